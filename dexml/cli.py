@@ -1,0 +1,150 @@
+"""`dexml`: prepare, validate, tokenize, train, eval, predict. Heavy libraries load only when a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+USAGE = """dexml COMMAND ...
+
+  prepare iconclass [--root Datasets]             make the built-in data set (needs: pip install 'dexml[demo]')
+  validate FOLDER                                 check a data folder and say what is in it
+  tokenize --data-path FILE --tf-max-len N --tf-token-type NAME
+  train CONFIG.yaml [MORE.yaml] [--key value]     train, evaluate, export; `dexml train --help` lists every key
+  eval trn|val|tst|dev CONFIG.yaml [--key value]  evaluate the exported model of a run
+  predict BUNDLE [--top-k 5] [TEXT ...]           labels for texts, or for the lines of standard input
+
+Several processes: accelerate launch --config_file configs/accelerate.yaml --num_processes N train.py CONFIG.yaml
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 if it worked, 2 after an error the user can mend."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        from dexml import __version__
+
+        print(__version__)
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"dexml: no command '{words[0]}'; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return guarded(lambda: COMMANDS[words[0]](words[1:]))
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Runs `work`; an error in what the user gave is told in its own words, without a traceback."""
+    import os
+
+    try:
+        work()
+    except (ValueError, OSError, FloatingPointError) as error:
+        if not _is_ours(error):
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _is_ours(error: Exception) -> bool:
+    """Raised on purpose by this package (or a full disk), not a bug on the way."""
+    return type(error).__module__.startswith("dexml.") or isinstance(error, OSError | FloatingPointError)
+
+
+def train(words: Sequence[str]) -> None:
+    from dexml.config import config_help, load_config, parse_command_line
+
+    if not words or {"-h", "--help"} & set(words):
+        print("dexml train CONFIG.yaml [MORE.yaml] [--key value ...]\n")
+        print(config_help())
+        return
+    cfg = load_config(*parse_command_line(words))
+    from dexml.distributed import leave
+    from dexml.training.trainer import Trainer
+
+    try:
+        trainer = Trainer(cfg)
+        metrics = trainer.fit()
+        if trainer.world.is_main:
+            from dexml.evaluation.table import metrics_table
+
+            print(metrics_table({cfg.expname: metrics}))
+    finally:
+        leave()
+
+
+def evaluate(words: Sequence[str]) -> None:
+    from dexml.config import ConfigError, load_config, parse_command_line
+
+    if len(words) < 2 or words[0] not in ("trn", "val", "tst", "dev"):
+        raise ConfigError("usage: dexml eval trn|val|tst|dev CONFIG.yaml [--key value ...]")
+    cfg = load_config(*parse_command_line(words[1:]))
+    from dexml.distributed import leave
+    from dexml.evaluation.table import metrics_table
+    from dexml.training.evaluate import evaluate_run
+
+    try:
+        metrics = evaluate_run(cfg, words[0])
+        if metrics is not None:
+            print(metrics_table({f"{cfg.expname} ({words[0]})": metrics}))
+    finally:
+        leave()
+
+
+def tokenize(words: Sequence[str]) -> None:
+    from dexml.data.command import tokenize_command
+
+    tokenize_command(words)
+
+
+def prepare(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dexml prepare", description="Make a built-in data set.")
+    parser.add_argument("name", choices=["iconclass"])
+    parser.add_argument("--root", type=Path, default=Path("Datasets"), help="folder of the data sets")
+    args = parser.parse_args(words)
+    from dexml.data.formats import prepare_iconclass
+
+    print(prepare_iconclass(args.root))
+
+
+def validate(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dexml validate", description="Check a data folder.")
+    parser.add_argument("folder", type=Path)
+    from dexml.data.dataset import Dataset
+
+    for notice in Dataset.load(parser.parse_args(words).folder).notices:
+        print(notice)
+
+
+def predict(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dexml predict", description="The best labels of each text.")
+    parser.add_argument("bundle", type=Path, help="the best/ folder of a run")
+    parser.add_argument("texts", nargs="*", help="texts; without any, one a line from standard input")
+    parser.add_argument("--top-k", type=int, default=5)
+    args = parser.parse_args(words)
+    from dexml.hub.bundle import Bundle
+
+    texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
+    for text, found in zip(texts, Bundle.load(args.bundle).predict(texts, args.top_k), strict=True):
+        print(text)
+        for label, score in found:
+            print(f"  {score:.3f}  {label}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "prepare": prepare,
+    "validate": validate,
+    "tokenize": tokenize,
+    "train": train,
+    "eval": evaluate,
+    "predict": predict,
+}

@@ -1,0 +1,168 @@
+"""Every collective of the project; with one process each of them is the identity.
+
+Gradients and losses here are sums over the global batch that are already divided by its size, so ranks only ever
+add: nothing is divided by the number of processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import Tensor
+
+T = TypeVar("T")
+WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+RECIPE = "accelerate launch --config_file configs/accelerate-cpu.yaml --num_processes N train.py ..."
+
+
+class LaunchError(RuntimeError):
+    """The launcher started another number of processes than was asked for."""
+
+
+def launch(num_processes: int = 0, **kwargs: Any) -> Accelerator:
+    """The Accelerator of this process, once the world is known to be the one asked for.
+
+    Args:
+        num_processes: processes wanted; 0 takes what the launcher was asked for.
+        kwargs: passed on to `Accelerator`.
+    Raises:
+        LaunchError: fewer or more processes joined than asked for (`accelerate launch --cpu --num_processes 2` and
+            MULTI_CPU configs start a single one without a word).
+    """
+    asked = next((int(os.environ[name]) for name in WORLD_SIZE_VARIABLES if os.environ.get(name)), None)
+    lost = asked is None and "MASTER_ADDR" in os.environ  # several were asked for, a plain process was started
+    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[timeout], **kwargs)
+    joined = accelerator.num_processes
+    if lost and joined == 1:
+        raise LaunchError(f"the launcher was asked for several processes but started one; use: {RECIPE}")
+    if joined != (num_processes or asked or joined) or joined != (asked or joined):
+        raise LaunchError(f"{num_processes or asked} processes were asked for, {joined} joined; use: {RECIPE}")
+    return accelerator
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: its rank, the number of processes and the device its tensors live on."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def of(cls, accelerator: Accelerator) -> World:
+        return cls(accelerator.process_index, accelerator.num_processes, accelerator.device)
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def span(self, n: int) -> slice:
+        """The contiguous part of n items that this rank owns; parts differ by one item at most, and may be empty."""
+        return slice(*self.bounds(n)[self.rank : self.rank + 2])
+
+    def bounds(self, n: int) -> list[int]:
+        """Where each rank's part of n items begins, and n."""
+        return [r * n // self.size for r in range(self.size + 1)]
+
+    def sum_(self, x: Tensor) -> Tensor:
+        """Adds x over the ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(x, op=dist.ReduceOp.SUM)
+        return x
+
+    def max_(self, x: Tensor) -> Tensor:
+        """Takes the largest x over the ranks, element by element, in place."""
+        if self.size > 1:
+            dist.all_reduce(x, op=dist.ReduceOp.MAX)
+        return x
+
+    def gather(self, x: Tensor) -> Tensor:
+        """x of every rank, of one shape everywhere: [W, *x.shape]."""
+        if self.size == 1:
+            return x.unsqueeze(0)
+        out = x.new_empty((self.size, *x.shape))
+        dist.all_gather_into_tensor(out.view(-1), x.contiguous().view(-1))
+        return out
+
+    def gather_rows(self, x: Tensor, n: int) -> Tensor:
+        """Joins the spans of n rows that the ranks hold: [n, ...] on every rank."""
+        if self.size == 1:
+            return x
+        bounds = self.bounds(n)
+        padded = x.new_zeros((n // self.size + 1, *x.shape[1:]))
+        padded[: len(x)] = x
+        parts = self.gather(padded)
+        return torch.cat([parts[r, : bounds[r + 1] - bounds[r]] for r in range(self.size)])
+
+    def scatter_rows_sum(self, x: Tensor) -> Tensor:
+        """Adds x [n, ...] over the ranks; each gets its own span of the rows."""
+        if self.size == 1:
+            return x
+        bounds = self.bounds(len(x))
+        padded = x.new_zeros((self.size, len(x) // self.size + 1, *x.shape[1:]))
+        for r in range(self.size):
+            padded[r, : bounds[r + 1] - bounds[r]] = x[bounds[r] : bounds[r + 1]]
+        out = torch.empty_like(padded[0])
+        dist.reduce_scatter_tensor(out.view(-1), padded.view(-1))
+        return out[: bounds[self.rank + 1] - bounds[self.rank]]
+
+    def sum_gradients_(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Adds the gradients over the ranks in one collective; a parameter without a gradient counts as zero."""
+        for p in parameters:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        if self.size == 1:
+            return
+        flat = torch.cat([p.grad.reshape(-1) for p in parameters])  # type: ignore[union-attr]
+        self.sum_(flat)
+        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            p.grad = part.view_as(p)
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value of a small picklable object, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def gather_objects(self, value: T) -> list[T]:
+        """The small picklable object of every rank, by rank."""
+        if self.size == 1:
+            return [value]
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, value)
+        return box
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Runs `work` on rank 0 alone and hands its result, or its exception, to every rank."""
+        outcome: tuple[T | None, Exception | None] = (None, None)
+        if self.is_main:
+            try:
+                outcome = (work(), None)
+            except Exception as error:
+                if self.size == 1:
+                    raise
+                outcome = (None, error)
+        result, problem = self.broadcast(outcome)
+        if problem is not None:
+            raise problem
+        return result  # type: ignore[return-value]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def leave() -> None:
+    """Ends this process's part in the group, so that no rank waits for it at exit."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,117 @@
+"""The dual encoder as a head: its "parameters" are the label texts, sent through the same encoder as the queries.
+
+B queries of this rank, G of the global batch, S labels of this rank's shard of the pool, D embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dexml.config import Config
+from dexml.data.batching import Batch, Ints, dropout_keys
+from dexml.data.dataset import Split
+from dexml.data.tokens import Tokens
+from dexml.distributed import World
+from dexml.encoders.text import TextEncoder
+from dexml.labels.gradcache import Chunking, TextSide
+from dexml.labels.policy import LabelSide
+from dexml.labels.positives import batch_cells, num_pos
+from dexml.losses import Positives, TiledResult, TopK, tiled
+
+QUERIES, LABELS = 0, 1
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """What a step cost and gave; counts are of this rank."""
+
+    loss: float
+    """Mean over the global batch."""
+    labels: int
+    tokens: int
+
+
+class DualEncoder:
+    """Loss and gradients of a global batch, each rank encoding its part of the queries and of the labels.
+
+    Args:
+        split: the training points; `query_tokens` are their texts and `label_tokens` those of the labels.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        encoder: TextEncoder,
+        split: Split,
+        query_tokens: Tokens,
+        label_tokens: Tokens,
+        side: LabelSide,
+        world: World,
+    ) -> None:
+        self.cfg, self.encoder, self.split, self.side, self.world = cfg, encoder, split, side, world
+        self.query_tokens, self.label_tokens = query_tokens, label_tokens
+        self.query_chunking = Chunking(cfg.gc_bsz_x or cfg.bsz, cfg.token_budget)
+        self.label_chunking = Chunking(cfg.gc_bsz, cfg.token_budget)
+
+    @property
+    def take(self) -> int:
+        """Positives kept of a query; 0 keeps all."""
+        if not self.cfg.loss_sample:
+            return 0
+        if self.cfg.loss_criterion == "topk":
+            return int(self.cfg.topk_K)
+        return 1 if self.side.name == "all" else self.cfg.num_pos_samples
+
+    def accumulate(self, batch: Batch, scale: float = 1.0) -> StepStats:
+        """Adds `scale` times the gradient of the batch's mean loss to `.grad`.
+
+        This rank adds its own part only: the sum over ranks (`World.sum_gradients_`) is the gradient.
+        """
+        cells = batch_cells(self.split.relevance, self.split.filters, batch, self.take, self.cfg.seed)
+        pool = self.side.pool(batch, cells)
+        shard = self.world.span(len(pool))
+        points = batch.points[self.world.span(len(batch.points))]
+        queries = self._texts(batch, QUERIES, self.query_tokens, points)
+        labels = self._texts(batch, LABELS, self.label_tokens, pool[shard])
+        query_BD, label_SD = queries.embed(), labels.embed()
+        query_GD = self.world.gather_rows(query_BD, len(batch.points))
+        positives = cells.on_shard(pool, shard, query_GD.device)
+        result = self._loss(query_GD, label_SD, positives, len(pool), batch)
+        queries.backward(self.world.scatter_rows_sum(result.grad_query) * scale)
+        labels.backward(result.grad_label * scale)
+        tokens = queries.encoded_tokens + labels.encoded_tokens
+        return StepStats(float(result.mean), len(label_SD), tokens)
+
+    def _texts(self, batch: Batch, side: int, tokens: Tokens, rows: Ints) -> TextSide:
+        keys = dropout_keys(self.cfg.seed, batch.epoch, batch.step, side, rows)
+        keep_graph = side == QUERIES and self.cfg.gc_bsz_x == 0
+        chunking = self.query_chunking if side == QUERIES else self.label_chunking
+        return TextSide(self.encoder, tokens, rows, keys, chunking, keep_graph)
+
+    def _loss(
+        self, query_GD: Tensor, label_SD: Tensor, positives: Positives, n_labels: int, batch: Batch
+    ) -> TiledResult:
+        cfg = self.cfg
+        return tiled(
+            cfg.loss_criterion,
+            query_GD,
+            label_SD,
+            positives,
+            cfg.tau,
+            tile_rows=cfg.tile_rows,
+            tile_cols=cfg.tile_cols,
+            comm=self.world,
+            n_labels_total=n_labels,
+            weighted=cfg.loss_weighted,
+            topk=self._topk(batch) if cfg.loss_criterion == "topk" else None,
+        )
+
+    def _topk(self, batch: Batch) -> TopK:
+        cfg = self.cfg
+        k = cfg.topk_K
+        if isinstance(k, str):
+            k = torch.from_numpy(num_pos(self.split.relevance, batch)).to(self.world.device)
+        return TopK(k, cfg.topk_alpha, cfg.topk_cdf, cfg.topk_solver, cfg.topk_n_iter)

@@ -1,0 +1,120 @@
+"""Which labels a step encodes and compares with: the `label_side` of the config.
+
+N training points, L labels, K length of a shortlist.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from scipy.sparse import csr_matrix, load_npz, save_npz
+
+from dexml.config import Config
+from dexml.data.batching import Batch, Ints, sample_kept
+from dexml.data.files import DataError
+from dexml.labels.positives import Cells
+
+SHORTLIST_FILE = "trn_shorty.npz"
+NEGATIVE_DRAWS = 0x5EED  # keeps draws from the shortlist apart from draws of positives
+
+
+class LabelSide(Protocol):
+    """A policy answers which labels a step encodes; what it remembers goes into the checkpoint."""
+
+    name: str
+
+    def pool(self, batch: Batch, cells: Cells) -> Ints:
+        """The labels of this step, ascending; the same on every rank, every kept positive among them."""
+
+    def save(self, folder: Path) -> None:
+        """Writes what the policy must remember."""
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote."""
+
+
+class AllLabels:
+    """Every label, every step: the exact loss (DEXML's dist-de-all)."""
+
+    name = "all"
+
+    def __init__(self, n_labels: int) -> None:
+        self._all = np.arange(n_labels)
+
+    def pool(self, batch: Batch, cells: Cells) -> Ints:
+        return self._all
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+class InBatch:
+    """The kept positives of the global batch: cheap, its negatives are a small biased sample."""
+
+    name = "in-batch"
+
+    def pool(self, batch: Batch, cells: Cells) -> Ints:
+        return cells.kept_labels
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+class Shortlist:
+    """The kept positives and, per query, `n_negatives` labels drawn from its mined shortlist (DEXML's dist-de-hnm).
+
+    Until a shortlist is mined or given, the same as `InBatch`.
+    """
+
+    name = "shortlist"
+
+    def __init__(self, n_negatives: int, seed: int) -> None:
+        self.n_negatives, self.seed = n_negatives, seed
+        self.lists: csr_matrix | None = None
+        self.mined_at = -1
+
+    def pool(self, batch: Batch, cells: Cells) -> Ints:
+        if self.lists is None or not self.n_negatives:
+            return cells.kept_labels
+        rows = self.lists[batch.points]
+        drawn = sample_kept(rows, self.n_negatives, self.seed + NEGATIVE_DRAWS, batch)
+        return np.union1d(cells.kept_labels, rows.indices[drawn].astype(np.int64))
+
+    def set_lists(self, ids: Ints, step: int, shape: tuple[int, int]) -> None:
+        """Takes mined label ids [N, K], padded with -1, as found after `step` steps."""
+        rows, places = np.nonzero(ids >= 0)
+        cells = (np.ones(len(rows), np.float32), (rows, ids[rows, places]))
+        self.lists, self.mined_at = csr_matrix(cells, shape=shape), step
+
+    def load_initial(self, path: str, shape: tuple[int, int]) -> None:
+        """Takes the lists of an npz file (points x labels), the key `trn_shorty`."""
+        lists = load_npz(path).tocsr()
+        if lists.shape != shape:
+            raise DataError(f"trn_shorty: {path} is {lists.shape}, this data set needs {shape} (points, labels)")
+        lists.data[:] = 1
+        self.lists = lists.astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        if self.lists is not None:
+            save_npz(folder / SHORTLIST_FILE, self.lists)
+
+    def load(self, folder: Path) -> None:
+        path = folder / SHORTLIST_FILE
+        self.lists = load_npz(path).tocsr() if path.exists() else None
+
+
+def make_label_side(cfg: Config, shape: tuple[int, int]) -> LabelSide:
+    """The policy of a config for a data set of `shape` (training points, labels)."""
+    match cfg.resolved_label_side:
+        case "all":
+            return AllLabels(shape[1])
+        case "in-batch":
+            return InBatch()
+    side = Shortlist(cfg.num_neg_samples, cfg.seed)
+    if cfg.trn_shorty:
+        side.load_initial(cfg.trn_shorty, shape)
+    return side

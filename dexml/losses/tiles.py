@@ -1,0 +1,158 @@
+"""Score tiles: [R, C] pieces of query @ label.T in one buffer, with the entries that fall into each piece.
+
+Entries are sorted by tile once; a pass then visits the tiles without a host sync and never holds [G, S].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from dexml.losses.types import Comm, Positives, TopK
+
+AUTO_CELLS = 1 << 20
+"""Cells of a tile when `tile_rows` is 0: 4 MB of float32, near the second-level caches of today's cores."""
+
+
+@dataclass
+class Tile:
+    """Scores of queries `rows` against labels `cols`; `index` names the entries inside, `flat` their cells."""
+
+    scores: Tensor
+    scratch: Tensor
+    rows: slice
+    cols: slice
+    index: Tensor
+    flat: Tensor
+
+    def entries(self) -> Tensor:
+        """[n] scores at the entries, a copy."""
+        return self.scores.view(-1).index_select(0, self.flat)
+
+    def put(self, values: Tensor) -> None:
+        self.scores.view(-1).index_copy_(0, self.flat, values.to(self.scores.dtype))
+
+    def hide(self, hidden: Tensor) -> Tensor:
+        """Write -inf where `hidden` (bool [nnz], over all entries) is set; returns the scores that were there."""
+        before = self.entries()
+        if self.index.numel():
+            self.put(before.masked_fill(hidden[self.index], -torch.inf))
+        return before
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid of tiles over [n_rows, n_cols] and the entries of each; `bounds` cuts `order` and `flat` tile by tile."""
+
+    n_rows: int
+    n_cols: int
+    row_step: int
+    col_step: int
+    order: Tensor
+    flat: Tensor
+    bounds: list[int]
+
+    @classmethod
+    def build(cls, rows: Tensor, cols: Tensor, n_rows: int, n_cols: int, row_step: int, col_step: int) -> Plan:
+        grid_rows = -(-n_rows // row_step)
+        n_tiles = grid_rows * -(-n_cols // col_step)
+        key = cols.div(col_step, rounding_mode="floor") * grid_rows + rows.div(row_step, rounding_mode="floor")
+        key, order = key.sort(stable=True)
+        left = cols - cols % col_step
+        width = (n_cols - left).clamp(max=col_step)
+        flat = (rows % row_step * width + cols - left)[order]
+        bounds = torch.searchsorted(key, torch.arange(n_tiles + 1, device=key.device)).tolist()
+        return cls(n_rows, n_cols, row_step, col_step, order, flat, bounds)
+
+    def scan(self, query: Tensor, label: Tensor, scale: float) -> Iterator[Tile]:
+        """Every tile of scale * query @ label.T, columns outermost. A tile is overwritten by the next one."""
+        shape = min(self.row_step, self.n_rows) * min(self.col_step, self.n_cols)
+        buffers = query.new_empty((2, shape), dtype=accumulator(query.dtype))
+        cuts = iter(zip(self.bounds, self.bounds[1:], strict=False))
+        for left in range(0, self.n_cols, self.col_step):
+            cols = slice(left, min(left + self.col_step, self.n_cols))
+            for top in range(0, self.n_rows, self.row_step):
+                rows = slice(top, min(top + self.row_step, self.n_rows))
+                size = (rows.stop - top, cols.stop - left)
+                scores, scratch = buffers[:, : size[0] * size[1]].view(2, *size)
+                scores_into(scores, query[rows], label[cols], scale)
+                first, last = next(cuts)
+                yield Tile(scores, scratch, rows, cols, self.order[first:last], self.flat[first:last])
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Scores and gradients are float32 whatever goes in, except that float64 stays."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def scores_into(out: Tensor, query: Tensor, label: Tensor, scale: float) -> None:
+    """out = scale * query @ label.T. In half precision the products accumulate in float32."""
+    if query.dtype == out.dtype:
+        out.addmm_(query, label.T, beta=0, alpha=scale)
+    elif query.is_cuda:
+        torch.mm(query, label.T, out_dtype=out.dtype, out=out)
+        out.mul_(scale)
+    else:  # CPU kernels round the float32 sums to the input type
+        out.copy_(query @ label.T).mul_(scale)
+
+
+def accumulate_(acc: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """acc += scale * left @ right, with `acc` and `left` in the accumulator type, `right` as the embeddings are."""
+    if right.dtype == acc.dtype:
+        acc.addmm_(left, right, alpha=scale)
+    elif right.is_cuda:
+        acc.add_(torch.mm(left.to(right.dtype), right, out_dtype=acc.dtype), alpha=scale)
+    else:
+        acc.add_(left.to(right.dtype) @ right, alpha=scale)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of `tiled`: checked inputs, and the scans over them that the criteria ask for."""
+
+    query: Tensor
+    label: Tensor
+    positives: Positives
+    tau: float
+    tile_rows: int
+    tile_cols: int
+    comm: Comm
+    n_labels_total: int | None
+    weighted: bool
+    topk: TopK
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self.plan_for(self.positives.rows, self.positives.cols, self.query.shape[0])
+
+    def plan_for(self, rows: Tensor, cols: Tensor, n_rows: int) -> Plan:
+        tile_cols = max(1, min(self.tile_cols, self.label.shape[0]))
+        tile_rows = self.tile_rows or max(64, AUTO_CELLS // tile_cols)
+        return Plan.build(rows, cols, n_rows, self.label.shape[0], tile_rows, tile_cols)
+
+    def scan(self, sharpness: float = 1.0) -> Iterator[Tile]:
+        """Tiles of sharpness * scores over all rows."""
+        return self.plan.scan(self.query, self.label, sharpness / self.tau)
+
+    @cached_property
+    def poison(self) -> Tensor:
+        """0, or NaN if an input is not finite: added to what shards exchange, it makes all of them raise together."""
+        ends = [torch.stack(x.aminmax()).double() for x in (self.query, self.label) if x.numel()]
+        return (torch.cat(ends) * 0).sum()
+
+    def require_finite(self, facts: Tensor, or_empty: bool = False) -> None:
+        """Raise unless `facts`, equal on all shards, are finite (or -inf, the log of an empty sum, with `or_empty`)."""
+        if bool((torch.isfinite(facts) | ((facts == -torch.inf) & or_empty)).all()):
+            return
+        for name, x in (("query_GD", self.query), ("label_SD", self.label)):
+            bad = (~torch.isfinite(x)).any(1).nonzero().flatten()
+            if bad.numel():
+                raise ValueError(f"{name}: {bad.numel()} rows hold NaN or infinity, the first is row {int(bad[0])}")
+        raise ValueError(
+            "scores: NaN or infinite although the embeddings of this shard are finite: either another shard's are not, "
+            f"or query_GD @ label_SD.T / tau overflows (tau = {self.tau})"
+        )

@@ -1,0 +1,142 @@
+"""What training and evaluation share: the data of a config, checked and tokenised, and its encoder.
+
+Order matters: cheap checks first, so that a mistake is told before anything long starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from dexml.config import Config, ConfigError
+from dexml.data.batching import Ints
+from dexml.data.dataset import Dataset
+from dexml.data.files import sha256
+from dexml.data.tokenize import open_tokens
+from dexml.data.tokenizer import RowTokenizer, load_tokenizer
+from dexml.data.tokens import Tokens
+from dexml.distributed import World
+from dexml.encoders.pretrained import build_encoder
+from dexml.encoders.text import TextEncoder
+from dexml.evaluation.evaluator import EvalSet, Predictions, Retriever, Scale, measure
+from dexml.evaluation.propensity import propensity_constants
+from dexml.training.progress import bar
+
+log = logging.getLogger(__name__)
+TEXT_FILES = {"trn": "trn_X.txt", "tst": "tst_X.txt", "dev": "dev_X.txt", "labels": "Y.txt"}
+
+
+class Session:
+    """Data set, token stores and encoder of a config, on one rank of a world."""
+
+    def __init__(self, cfg: Config, world: World) -> None:
+        self.cfg, self.world = cfg, world
+        share_cores(cfg, world)
+        self.dataset = Dataset.load(cfg.data_dir)
+        self._check_labels()
+        self.train_rows, self.val_rows = self._split()
+        for notice in self.dataset.notices:
+            log.info("%s", notice)
+
+    def _check_labels(self) -> None:
+        if self.cfg.eval_topk > self.dataset.n_labels:
+            raise ConfigError(
+                f"eval_topk is {self.cfg.eval_topk} but {self.dataset.path} has {self.dataset.n_labels} labels: "
+                f"set eval_topk to {self.dataset.n_labels} at most"
+            )
+
+    def _split(self) -> tuple[Ints, Ints]:
+        """Rows to train on (those with labels) and rows held out for model selection."""
+        rows, held_out = np.arange(len(self.dataset.trn)), np.arange(0)
+        if self.cfg.num_val_points:
+            rows, held_out = self.world.on_main(
+                lambda: self.dataset.validation_rows(self.cfg.num_val_points, self.cfg.seed)
+            )
+        return rows[np.diff(self.dataset.trn.relevance.indptr)[rows] > 0], held_out
+
+    def tokens(self, part: str) -> Tokens:
+        """Token ids of `trn`, `tst`, `dev` or `labels`; rank 0 tokenises where need be, the others wait."""
+        if part not in self._tokens:
+            path = self.dataset.path / "raw" / TEXT_FILES[part]
+            online = self.cfg.data_tokenization == "online"
+            args = (path, self.cfg.tokenizer_name, self.cfg.tf_max_len, online)
+            self.world.on_main(lambda: len(open_tokens(*args)))
+            self._tokens[part] = open_tokens(*args, build=False)
+        return self._tokens[part]
+
+    @cached_property
+    def _tokens(self) -> dict[str, Tokens]:
+        return {}
+
+    @cached_property
+    def encoder(self) -> TextEncoder:
+        cfg = self.cfg
+        encoder = build_encoder(cfg, self.world.device)
+        config = encoder.tf.config
+        tokenizer = RowTokenizer(load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
+        if tokenizer.vocab_size > config.vocab_size:  # type: ignore[union-attr, operator]
+            raise ConfigError(
+                f"tf_token_type: '{cfg.tokenizer_name}' has token ids up to {tokenizer.vocab_size - 1}, "
+                f"'{cfg.tf}' knows {config.vocab_size}: name the tokenizer made for this model"  # type: ignore[union-attr]
+            )
+        positions = getattr(config, "max_position_embeddings", cfg.tf_max_len)
+        if cfg.tf_max_len > positions:  # type: ignore[operator]
+            raise ConfigError(f"tf_max_len is {cfg.tf_max_len} but '{cfg.tf}' reads {positions} tokens at most")
+        return encoder
+
+    @cached_property
+    def scale(self) -> Scale:
+        """Propensity constants by the data set's name, counts over the full training split."""
+        cfg = self.cfg
+        A, B, known = propensity_constants(self.dataset.name, cfg.propensity_A, cfg.propensity_B)
+        where = "" if known else " (the default: this data set is not in the table)"
+        log.info("propensity: A=%s, B=%s, N=%d%s", A, B, len(self.dataset.trn), where)
+        counts = np.bincount(self.dataset.trn.relevance.indices, minlength=self.dataset.n_labels)
+        return Scale(counts, len(self.dataset.trn), A, B)
+
+    def points(self, name: str) -> EvalSet:
+        """The points of `val` (held out of training), `trn`, `tst` or `dev`."""
+        if name == "val":
+            if not len(self.val_rows):
+                raise ConfigError("there is no validation split: num_val_points is 0")
+            return EvalSet.of("val", self.dataset.trn, self.tokens("trn"), self.val_rows)
+        if name == "dev" and self.dataset.dev is None:
+            raise ConfigError(f"{self.dataset.path} has no dev split (raw/dev_X.txt and Y.dev.npz)")
+        return EvalSet.of(name, getattr(self.dataset, name), self.tokens(name))
+
+    def evaluate(self, *names: str) -> dict[str, tuple[dict, Predictions]]:
+        """Metrics and predictions of these splits, with the labels embedded once."""
+        sets = [self.points(name) for name in names]
+        work = self.dataset.n_labels + sum(len(points.rows) for points in sets)
+        with bar(f"evaluating {' and '.join(names)}", work // self.world.size, self.world.is_main) as advance:
+            retriever = self.retrieve(advance)
+            found = {s.name: retriever.search(s.tokens, s.rows, self.cfg.eval_topk, s.filters) for s in sets}
+        return {s.name: (self._measure(s, found[s.name]), found[s.name]) for s in sets}
+
+    def retrieve(self, advance: Callable[[int], None] = lambda n: None) -> Retriever:
+        """The labels embedded with the encoder as it is now, ready to be searched."""
+        cfg = self.cfg
+        size = cfg.eval_bsz or 2 * cfg.bsz
+        return Retriever(self.encoder, self.tokens("labels"), self.world, size, cfg.token_budget, advance)
+
+    def _measure(self, points: EvalSet, predictions: Predictions) -> dict:
+        depth = int(self.cfg.track_metric.partition("@")[2])
+        ks = (1, 3, 5, depth) if depth <= 10 else (1, 3, 5)
+        return self.world.on_main(lambda: measure(points, predictions, self.cfg.eval_topk, self.scale, ks))
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Changes when the texts, the tokenizer or the truth of the training data change."""
+        texts = {part: self.tokens(part).fingerprint for part in ("trn", "labels")}
+        return {**texts, "truth": sha256(self.dataset.path / "Y.trn.npz")}
+
+
+def share_cores(cfg: Config, world: World) -> None:
+    """Launchers give each process one thread; here the processes of a machine share its cores."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    torch.set_num_threads(cfg.num_threads or max(1, len(os.sched_getaffinity(0)) // local))

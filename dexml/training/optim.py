@@ -1,0 +1,75 @@
+"""Optimiser, learning-rate schedule and loss scale, each a small thing of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from dexml.config import Config
+
+
+def effective_lr(cfg: Config, world_size: int) -> float:
+    """The peak learning rate after `lr_scaling`."""
+    return cfg.lr * {"linear": world_size, "sqrt": math.sqrt(world_size), "none": 1}[cfg.lr_scaling]
+
+
+def make_optimizer(cfg: Config, model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """The optimiser with two groups: weight decay on matrices, none on biases, norms and other vectors."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    match cfg.optim:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=lr)
+        case "adam":
+            return torch.optim.Adam(groups, lr=lr, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
+
+
+def schedule(update: int, total: int, warmup: float) -> float:
+    """Factor of the learning rate at an update: up linearly over the first share `warmup`, then linearly towards 0."""
+    rising = int(warmup * total)
+    if update < rising:
+        return (update + 1) / (rising + 1)
+    return (total - update) / max(1, total - rising)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clip_(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Shortens the gradient to `max_norm` (0: leaves it) and returns its length before."""
+    return nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)
+
+
+class LossScale:
+    """Keeps float16 gradients in range: the cached gradients are multiplied by `value`, the summed gradient divided by it.
+
+    Halves when a gradient overflows (that update is skipped on every rank), doubles after `patience` good updates.
+    Always 1 when not needed.
+    """
+
+    def __init__(self, on: bool, value: float = 2.0**14, patience: int = 1000) -> None:
+        self.on, self.value, self.patience, self.good = on, value if on else 1.0, patience, 0
+
+    def update(self, finite: bool) -> None:
+        if not self.on:
+            return
+        self.good = self.good + 1 if finite else 0
+        if not finite:
+            self.value /= 2
+        elif self.good % self.patience == 0:
+            self.value *= 2
+
+    def state_dict(self) -> dict[str, float]:
+        return {"value": self.value, "good": self.good}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.value, self.good = state["value"], int(state["good"])

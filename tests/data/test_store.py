@@ -1,0 +1,170 @@
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dexml.data import DataError
+from dexml.data.store import DatStore, TokenInfo, TokenStore, TokenWriter
+from tests.helpers.datasets import write_dat
+
+INFO = TokenInfo("text", "tokenizer", max_len=8, pad_id=0, vocab_size=30_522)
+ROWS = [[5, 6, 7], [], [9], [1, 2, 3, 4, 5, 6, 7, 8], [65_535 - 1]]
+
+
+def write_store(path, rows=ROWS, info=INFO, batch=2):
+    with TokenWriter.open(path, info) as writer:
+        for at in range(0, len(rows), batch):
+            part = rows[at : at + batch]
+            flat = np.array([token for row in part for token in row], np.int64)
+            writer.append(flat, np.array([len(row) for row in part], np.int64))
+    return TokenStore.open(path)
+
+
+def padded_naive(rows, pad):
+    width = max(map(len, rows), default=0)
+    return [row + [pad] * (width - len(row)) for row in rows]
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    store = write_store(tmp_path / "x.tokens")
+    assert len(store) == 5
+    assert store.lengths.tolist() == [3, 0, 1, 8, 1]
+    assert store.pad_id == 0
+    ids, lengths = store.gather(np.array([3, 1, 0, 3]))
+    assert ids.tolist() == ROWS[3] + ROWS[0] + ROWS[3]
+    assert lengths.tolist() == [8, 0, 3, 8]
+    assert ids.dtype == lengths.dtype == np.int64
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=6), max_size=8),
+    batch=st.integers(1, 3),
+    pick=st.lists(st.integers(0, 7), max_size=9),
+)
+def test_any_ragged_rows_survive_and_pad_like_the_naive_loop(tmp_path_factory, rows, batch, pick):
+    info = TokenInfo("t", "k", 6, 7, vocab_size=2**32)
+    store = write_store(tmp_path_factory.mktemp("s") / "x.tokens", rows, info, batch)
+    wanted = [i for i in pick if i < len(rows)]
+    assert store.padded(np.array(wanted, int)).tolist() == padded_naive([rows[i] for i in wanted], 7)
+    assert store.padded(np.array(wanted, int), pad_id=1).tolist() == padded_naive([rows[i] for i in wanted], 1)
+
+
+@pytest.mark.parametrize(("vocab", "width"), [(30_522, 2), (65_536, 2), (65_537, 4)])
+def test_a_token_takes_two_bytes_when_the_vocabulary_fits(tmp_path, vocab, width):
+    rows = [[vocab - 1] * 1000]
+    store = write_store(tmp_path / "x.tokens", rows, TokenInfo("t", "k", 1000, 0, vocab))
+    assert store.gather(np.array([0]))[0].tolist() == rows[0]
+    assert 1000 * width <= store.path.stat().st_size < 1000 * width + 500
+
+
+@pytest.mark.parametrize("rows", [[-1], [5], [0, 5]])
+def test_rows_outside_are_refused(tmp_path, rows):
+    with pytest.raises(IndexError):
+        write_store(tmp_path / "x.tokens").gather(np.array(rows))
+
+
+def test_nothing_is_visible_until_complete_and_nothing_is_left_after_an_error(tmp_path):
+    path = tmp_path / "x.tokens"
+    with pytest.raises(RuntimeError, match="killed"), TokenWriter.open(path, INFO) as writer:
+        writer.append(np.array([1, 2]), np.array([2]))
+        assert not path.exists()
+        raise RuntimeError("killed")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_while_rewriting_leaves_the_old_file(tmp_path):
+    store = write_store(tmp_path / "x.tokens")
+    with pytest.raises(RuntimeError), TokenWriter.open(store.path, INFO):
+        raise RuntimeError
+    assert TokenStore.open(store.path).lengths.tolist() == store.lengths.tolist()
+
+
+def test_ids_that_do_not_fill_the_rows_are_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="3 ids do not fill rows of 4 tokens"),
+        TokenWriter.open(tmp_path / "x", INFO) as writer,
+    ):
+        writer.append(np.array([1, 2, 3]), np.array([4]))
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, 30, 100, -9, -8, -1])
+def test_a_file_cut_short_is_refused_by_name(tmp_path, keep):
+    path = write_store(tmp_path / "x.tokens").path
+    data = path.read_bytes()
+    path.write_bytes(data[:keep])
+    with pytest.raises(DataError, match=r"x\.tokens"):
+        TokenStore.open(path)
+
+
+def test_bytes_lost_from_the_middle_are_noticed(tmp_path):
+    path = write_store(tmp_path / "x.tokens").path
+    path.write_bytes(path.read_bytes()[8:])
+    with pytest.raises(DataError, match=r"bytes instead of"):
+        TokenStore.open(path)
+
+
+def test_the_fingerprint_changes_with_text_tokenizer_and_length():
+    prints = {INFO.fingerprint}
+    changed = [("b", "tokenizer", 8), ("text", "c", 8), ("text", "tokenizer", 9)]
+    prints |= {TokenInfo(text, tokenizer, length, 0, 9).fingerprint for text, tokenizer, length in changed}
+    assert len(prints) == 4
+
+
+def test_pickling_carries_the_path_not_the_ids(tmp_path):
+    store = write_store(tmp_path / "x.tokens", [[1] * 8] * 10_000)
+    data = pickle.dumps(store)
+    assert len(data) < 1000
+    assert pickle.loads(data).gather(np.array([9_999]))[0].tolist() == [1] * 8
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_dexmls_padded_files_give_the_same_rows(tmp_path, dtype):
+    ids = np.array([[2, 5, 3, 0], [2, 3, 0, 0], [2, 0, 3, 0], [0, 0, 0, 0], [2, 7, 8, 3]], dtype)
+    store = DatStore(write_dat(tmp_path / "x.dat", ids), pad_id=0)
+    assert len(store) == 5
+    assert store.lengths.tolist() == [3, 2, 3, 0, 4]
+    flat, lengths = store.gather(np.array([4, 2, 3]))
+    assert flat.tolist() == [2, 7, 8, 3, 2, 0, 3]
+    assert flat.dtype == np.int64
+    assert lengths.tolist() == [4, 3, 0]
+    assert store.padded(np.array([0, 1])).tolist() == [[2, 5, 3], [2, 3, 0]]
+    assert pickle.loads(pickle.dumps(store)).lengths.tolist() == store.lengths.tolist()
+
+
+def test_a_padded_file_ends_rows_at_the_pad_id_given(tmp_path):
+    ids = np.array([[0, 5, 2, 1], [0, 2, 1, 1]], np.int64)  # RoBERTa: pad is 1, the first token is 0
+    assert DatStore(write_dat(tmp_path / "x.dat", ids), pad_id=1).lengths.tolist() == [3, 2]
+
+
+def test_a_padded_file_without_rows_is_fine(tmp_path):
+    store = DatStore(write_dat(tmp_path / "x.dat", np.empty((0, 4), np.int64)), pad_id=0)
+    assert len(store) == 0
+    assert store.lengths.tolist() == []
+    assert store.padded(np.array([], int)).shape == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("meta", "message"),
+    [
+        ("3 4 int64", r"64 bytes, but its \.meta promises 3 x 4 int64 = 96 bytes"),
+        ("2 4 int32", "promises 2 x 4 int32 = 32 bytes"),
+        ("2 4 float64", "expected one line `rows cols dtype`"),
+        ("2 4", "expected one line"),
+        ("-2 4 int64", "expected one line"),
+        ("", "expected one line"),
+    ],
+)
+def test_a_meta_line_that_does_not_fit_is_refused(tmp_path, meta, message):
+    path = write_dat(tmp_path / "x.dat", np.zeros((2, 4), np.int64))
+    (tmp_path / "x.dat.meta").write_text(meta)
+    with pytest.raises(DataError, match=message):
+        DatStore(path, pad_id=0)
+
+
+def test_a_padded_file_without_meta_is_refused(tmp_path):
+    path = write_dat(tmp_path / "x.dat", np.zeros((2, 4), np.int64))
+    (tmp_path / "x.dat.meta").unlink()
+    with pytest.raises(DataError, match=r"x\.dat\.meta beside it"):
+        DatStore(path, pad_id=0)
