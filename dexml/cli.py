@@ -43,7 +43,7 @@ def guarded(work: Callable[[], None]) -> int:
 
     try:
         work()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         if not _is_ours(error):
             raise
         if os.environ.get("RANK", "0") == "0":

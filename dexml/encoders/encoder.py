@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dexml.config import ConfigError
 from dexml.data.batching import length_chunks, take_padded
 from dexml.data.package import resolve_model
 from dexml.data.tokenizer import RowTokenizer, load_tokenizer
@@ -103,7 +104,7 @@ class Encoder:
         """Writes the directory; `SentenceTransformer(folder)` then gives the same vectors."""
         model = self.model
         if model.pooler not in POOLING_FLAGS:
-            raise ValueError(f"tf_pooler: {model.pooler} has no counterpart in sentence-transformers; use cls, mean or last")
+            raise ConfigError(f"tf_pooler: {model.pooler} has no counterpart in sentence-transformers; use cls, mean or last")
         folder.mkdir(parents=True, exist_ok=True)
         model.tf.save_pretrained(folder)  # type: ignore[operator]
         self.tokenizer.model_max_length = self.max_len
@@ -162,13 +163,13 @@ class _Settings:
             case "Dense":
                 self.dense = _read(folder / "config.json", {})
                 if not str(self.dense.get("activation_function", "")).endswith("Identity"):
-                    raise ValueError(f"{folder}: only a linear projection is supported, not an activation")
+                    raise ConfigError(f"{folder}: only a linear projection is supported, not an activation")
                 weights = load_file(folder / "model.safetensors")
                 self.dense_weights = {name.removeprefix("linear."): value for name, value in weights.items()}
             case "Normalize":
                 self.normalize = True
             case _:
-                raise ValueError(f"{root}: module {kind} is not supported (transformer, pooling, dense, normalize are)")
+                raise ConfigError(f"{root}: module {kind} is not supported (transformer, pooling, dense, normalize are)")
 
 
 def _pooling(config: dict[str, Any], folder: Path) -> Pooler:
@@ -179,7 +180,7 @@ def _pooling(config: dict[str, Any], folder: Path) -> Pooler:
         chosen = [name for name, flag in POOLING_FLAGS.items() if config.get(flag)]
         chosen += [flag for flag in OTHER_FLAGS if config.get(flag)]
     if len(chosen) != 1 or chosen[0] not in POOLING_FLAGS:
-        raise ValueError(f"{folder}: pooling by exactly one of {', '.join(POOLING_FLAGS)} is supported")
+        raise ConfigError(f"{folder}: pooling by exactly one of {', '.join(POOLING_FLAGS)} is supported")
     return chosen[0]  # type: ignore[return-value]
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dexml.config import ConfigError
 from dexml.encoders.dropout import RowDropout
 
 Pooler = Literal["cls", "mean", "pooler", "last"]
@@ -50,7 +51,7 @@ class TextEncoder(nn.Module):
         self._active: RowDropout | None = None
         own = getattr(backbone, "pooler", None)
         if pooler == "pooler" and own is None:
-            raise ValueError("tf_pooler: pooler needs a transformer with a pooling layer, this one has none")
+            raise ConfigError("tf_pooler: pooler needs a transformer with a pooling layer, this one has none")
         if pooler != "pooler" and own is not None:
             own.requires_grad_(False)
 

@@ -39,7 +39,7 @@ def tiled(
 
     query_GD [G, D] is the same on every shard; label_SD [S, D] and `positives` are this shard's (S may be 0). `total`
     is already summed over shards; grad_query [G, D] is this shard's part of a sum, grad_label [S, D] is complete. The
-    peak holds inputs, gradients and two tiles of tile_rows x tile_cols scores (tile_rows 0: sized for the cache); the
+    peak holds inputs, gradients and two tiles of tile_rows x tile_cols scores (tile_rows 0: 4M cells a tile); the
     tile changes results by rounding only. ValueError names the argument at fault.
     """
     job = Job(

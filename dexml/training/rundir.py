@@ -101,6 +101,12 @@ class RunFolder:
         with atomic_write(self.path / "metrics.tsv") as file:
             file.write("".join(line + "\n" for line in lines).encode())
 
+    def write_split(self, split: str, metrics: dict[str, Any]) -> None:
+        """Writes <split>_metrics.tsv, the result of `dexml eval`."""
+        rows = [["", *metric_columns(metrics)], [self.cfg.expname, *metrics_row(metrics)]]
+        with atomic_write(self.path / f"{split}_metrics.tsv") as file:
+            file.write("".join("\t".join(row) + "\n" for row in rows).encode())
+
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json, the mark of a run that is done."""
         with atomic_write(self.metrics_file) as file:

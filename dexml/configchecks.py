@@ -1,0 +1,94 @@
+"""Checks between keys: settings that contradict each other, have no effect or cannot name a folder."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from dexml.configkeys import Keys
+from dexml.configmessages import did_you_mean
+from dexml.yamlfiles import Entry
+
+Conflict = tuple[tuple[str, ...], str]  # the keys involved, and a line that stands alone
+
+
+def resolved_side(keys: Keys) -> str:
+    """all, in-batch or shortlist: what `net` and `neg_type` mean for the labels of a step."""
+    if keys.net == "dist-de-all":
+        return "all"
+    return "shortlist" if keys.neg_type == "shorty" else "in-batch"
+
+
+def conflicts(keys: Keys) -> Iterator[Conflict]:
+    """Everything that is wrong between keys that are well-formed one by one."""
+    yield from _without_effect(keys)
+    yield from _unsafe_names(keys)
+    yield from _side_conflicts(keys)
+    yield from _loss_conflicts(keys)
+    yield from _selection_conflicts(keys)
+    if keys.precision in ("bf16", "fp16") and not keys.amp_encode:
+        text = f"precision {keys.precision} contradicts amp_encode False, which means fp32; set one of them"
+        yield ("precision", "amp_encode"), text
+
+
+def _without_effect(keys: Keys) -> Iterator[Conflict]:
+    if keys.expand_multilabel_dataset:
+        yield ("expand_multilabel_dataset",), "expand_multilabel_dataset had no effect in DEXML; remove it"
+    if keys.loss_reduction != "mean":
+        yield ("loss_reduction",), f"loss_reduction {keys.loss_reduction!r} had no effect in DEXML; remove it"
+    for key in ("transpose_trn_dataset", "only_keep_trn_labels"):
+        if getattr(keys, key):
+            yield (key,), f"{key} is not supported in this version; remove it"
+
+
+def _unsafe_names(keys: Keys) -> Iterator[Conflict]:
+    """Names become folders: they must stay below their root, and `[key]` in them must have been filled in."""
+    for key in ("project", "dataset", "expname"):
+        name = getattr(keys, key)
+        parts = [part.strip() for part in name.split("/")]
+        if key == "dataset" and not name:
+            continue  # only load_config asks for it
+        if ".." in name or "" in parts or "." in parts:
+            yield (key,), f"{key} {name!r} cannot name a folder: no '..', no empty part, no '/' at either end"
+        elif unknown := re.search(r"\[(\w+)\]", name):
+            yield (key,), f"{key} {name!r}: [{unknown[1]}] is not a key{did_you_mean(unknown[1])}"
+
+
+def _side_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if keys.net == "dist-de-all" and keys.neg_type != "none":
+        text = f"neg_type {keys.neg_type} needs net dist-de-hnm; dist-de-all compares with all labels (neg_type none)"
+        yield ("neg_type", "net"), text
+    elif keys.label_side not in ("auto", resolved_side(keys)):
+        reason = f"net {keys.net} with neg_type {keys.neg_type} means label_side {resolved_side(keys)}"
+        yield ("label_side", "net", "neg_type"), f"label_side {keys.label_side} does not fit: {reason}; remove it"
+
+
+def _loss_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if isinstance(keys.topk_K, str) and keys.loss_sample:
+        yield ("topk_K", "loss_sample"), f"topk_K {keys.topk_K} counts all positives: set loss_sample False"
+    if keys.loss_criterion == "bce" and keys.loss_weighted:
+        text = "loss_weighted is not defined for loss_criterion bce; remove one of them"
+        yield ("loss_weighted", "loss_criterion"), text
+    if (keys.propensity_A is None) != (keys.propensity_B is None):
+        yield ("propensity_A", "propensity_B"), "propensity_A and propensity_B belong together: set both or neither"
+
+
+def _selection_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if keys.select_on_test and keys.num_val_points:
+        text = f"select_on_test True contradicts num_val_points {keys.num_val_points}: choose on one of the two"
+        yield ("select_on_test", "num_val_points"), text
+    if int(keys.track_metric.rpartition("@")[2]) > keys.eval_topk:
+        found = f"the eval_topk {keys.eval_topk} predictions"
+        text = f"track_metric {keys.track_metric} looks beyond {found}; raise eval_topk"
+        yield ("track_metric", "eval_topk"), text
+
+
+def located_conflicts(keys: Keys, misfits: set[str], entries: Mapping[str, Entry]) -> list[str]:
+    """Conflicts between well-formed keys, each at the place where the last key involved was written."""
+    order = list(entries)
+    lines = []
+    for involved, text in conflicts(keys):
+        written = [key for key in involved if key in entries]
+        if not misfits.intersection(involved):
+            lines.append(f"{entries[max(written, key=order.index)].where}: {text}" if written else text)
+    if not keys.dataset and "dataset" not in misfits:
+        lines.append("dataset is not set: name the folder under data_root in a YAML file or with --dataset NAME")
+    return lines

@@ -1,0 +1,12 @@
+"""Settings of every test process: one thread, no network, no terminal colours."""
+
+import os
+
+for name, value in {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "NO_COLOR": "1",
+}.items():
+    os.environ.setdefault(name, value)

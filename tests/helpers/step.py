@@ -1,0 +1,68 @@
+"""One training step in float64 on every rank of a world: `python -m tests.helpers.step ROOT OUT` saves rank 0's gradients.
+
+The global batch is the same 11 points whatever the number of processes; 11 queries and 29 labels split unevenly.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dexml.config import Config
+from dexml.data.batching import Batch
+from dexml.distributed import World, launch, leave
+from dexml.heads.dual import DualEncoder
+from dexml.labels.policy import Shortlist, make_label_side
+from dexml.session import Session
+from tests.helpers.models import toy_config
+
+HARD = {"net": "dist-de-hnm", "neg_type": "shorty", "num_neg_samples": 3, "num_pos_samples": 2, "loss_sample": True}
+CASES = {
+    "decoupled": {"loss_criterion": "decoupled-softmax"},
+    "decoupled-sampled": {"loss_criterion": "decoupled-softmax", "loss_sample": True},
+    "softmax-weighted": {"loss_criterion": "softmax", "loss_weighted": True},
+    "bce-sampled": {"loss_criterion": "bce", "loss_sample": True},
+    "topk": {"loss_criterion": "topk", "topk_K": 3, "loss_sample": True},
+    "topk-num_pos": {"loss_criterion": "topk", "topk_K": "num_pos"},
+    "topk-laplace": {"loss_criterion": "topk", "topk_K": 3, "loss_sample": True, "topk_cdf": "laplace"},
+    "in-batch": {"net": "dist-de-hnm", "neg_type": "in-batch"},
+    "shortlist": HARD,
+    "one-query-chunks": {"gc_bsz_x": 1, "gc_bsz": 1, "token_budget": 1, "bottleneck_dim": 8, "dropout": 0.2},
+}
+
+
+def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
+    """Loss and gradients of every case, by `case/parameter`."""
+    found: dict[str, np.ndarray] = {}
+    for case, keys in CASES.items():
+        cfg = Config(**toy_config(root, **keys))
+        session = Session(cfg, world)
+        encoder = session.encoder.double().train()
+        trn = session.dataset.trn
+        side = make_label_side(cfg, trn.relevance.shape)
+        if isinstance(side, Shortlist):
+            lists = np.random.default_rng(5).integers(0, trn.relevance.shape[1], (len(trn), 6))
+            side.set_lists(lists, 0, trn.relevance.shape)
+        head = DualEncoder(cfg, encoder, trn, session.tokens("trn"), session.tokens("labels"), side, world)
+        stats = head.accumulate(Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7))
+        world.sum_gradients_([p for p in encoder.parameters() if p.requires_grad])
+        found[f"{case}/loss"] = np.array(stats.loss)
+        found |= {f"{case}/{n}": p.grad.numpy() for n, p in encoder.named_parameters() if p.grad is not None}
+    return found
+
+
+def main() -> None:
+    root, out = map(Path, sys.argv[1:])
+    torch.set_num_threads(1)
+    world = World.of(launch())
+    found = gradients(root, world)
+    if world.is_main:
+        np.savez(out, **found)
+    leave()
+
+
+if __name__ == "__main__":
+    main()
