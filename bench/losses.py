@@ -61,8 +61,7 @@ def products(query: Tensor, label: Tensor, tile_cols: int) -> dict[str, float]:
 
 
 def with_autograd(loss: Callable[[Tensor], Tensor], query: Tensor, label: Tensor) -> dict[str, float]:
-    query.requires_grad_()
-    label.requires_grad_()
+    query, label = query.detach().requires_grad_(), label.detach().requires_grad_()
     torch.autograd.grad(loss(query @ label.T / TAU), [query, label])
     return {}
 
@@ -112,7 +111,8 @@ def measure(case: str, args: argparse.Namespace) -> Row:
     torch.set_num_threads(args.threads)
     query, label, positives = make_batch(args.queries, args.labels, args.width)
     run_case(case, query[:8].clone(), label[:64].clone(), Positives.from_csr(torch.arange(9), torch.arange(8)), args)
-    seconds, bare, growth, stats = [], [], 0, {}
+    seconds, bare, growth = [], [], 0
+    stats: dict[str, float] = {}
     for _ in range(args.repeat):
         bare.append(timed(lambda: products(query, label, args.tile_cols))[0])
         with ResidentMemory() as memory:

@@ -24,6 +24,7 @@ __all__ = ["CHECKOUT", "FIELDS", "Config", "ConfigError", "Keys", "config_help",
 CHECKOUT = Path(__file__).resolve().parents[1]  # the folder that holds train.py
 
 # Keys that a run may change when it resumes: they name, show or schedule work, what is learned stays the same.
+# Where learning starts (resume_path, trn_shorty) and what chooses the model (select_on_test) are not among them.
 _NO_EFFECT_ON_RESULTS = {
     *("project", "expname", "desc", "data_root", "results_root", "tracker", "log_interval", "eval_topk", "eval_bsz"),
     *("save", "save_interval", "save_keep", "resume", "num_threads", "num_processes", "grad_checkpointing", "compile"),

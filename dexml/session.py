@@ -5,6 +5,7 @@ Order matters: cheap checks first, so that a mistake is told before anything lon
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import torch
 
 from dexml.config import Config, ConfigError
 from dexml.data.batching import Ints
-from dexml.data.dataset import Dataset
+from dexml.data.dataset import FILTER_FILES, Dataset
 from dexml.data.files import sha256
 from dexml.data.tokenize import open_tokens
 from dexml.data.tokenizer import RowTokenizer, load_tokenizer
@@ -24,6 +25,7 @@ from dexml.distributed import World
 from dexml.encoders.pretrained import build_encoder
 from dexml.encoders.text import TextEncoder
 from dexml.evaluation.evaluator import EvalSet, Predictions, Retriever, Scale, measure
+from dexml.evaluation.metrics import recall_depths
 from dexml.evaluation.propensity import propensity_constants
 from dexml.training.progress import bar
 
@@ -49,6 +51,9 @@ class Session:
                 f"eval_topk is {self.cfg.eval_topk} but {self.dataset.path} has {self.dataset.n_labels} labels: "
                 f"set eval_topk to {self.dataset.n_labels} at most"
             )
+        kind, _, depth = self.cfg.track_metric.partition("@")
+        if kind == "MRR" and int(depth) != min(10, self.cfg.eval_topk):
+            raise ConfigError(f"track_metric {self.cfg.track_metric} is not measured: MRR is, at {min(10, self.cfg.eval_topk)}")
 
     def _split(self) -> tuple[Ints, Ints]:
         """Rows to train on (those with labels) and rows held out for model selection."""
@@ -125,15 +130,23 @@ class Session:
         return Retriever(self.encoder, self.tokens("labels"), self.world, size, cfg.token_budget, advance)
 
     def _measure(self, points: EvalSet, predictions: Predictions) -> dict:
-        depth = int(self.cfg.track_metric.partition("@")[2])
-        ks = (1, 3, 5, depth) if depth <= 10 else (1, 3, 5)
-        return self.world.on_main(lambda: measure(points, predictions, self.cfg.eval_topk, self.scale, ks))
+        return self.world.on_main(lambda: measure(points, predictions, self.cfg.eval_topk, self.scale, self._depths))
+
+    @property
+    def _depths(self) -> tuple[int, ...]:
+        """Depths of P, nDCG, PSP and R: the usual ones, and that of `track_metric` where it is another."""
+        kind, _, depth = self.cfg.track_metric.partition("@")
+        usual = kind == "MRR" or (kind == "R" and int(depth) in recall_depths(self.cfg.eval_topk))
+        return (1, 3, 5) if usual else (1, 3, 5, int(depth))
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """Changes when the texts, the tokenizer or the truth of the training data change."""
-        texts = {part: self.tokens(part).fingerprint for part in ("trn", "labels")}
-        return {**texts, "truth": sha256(self.dataset.path / "Y.trn.npz")}
+        facts = {TEXT_FILES[part]: self.tokens(part).fingerprint for part in ("trn", "labels")}
+        for name in ("Y.trn.npz", FILTER_FILES["trn"]):
+            path = self.dataset.path / name
+            facts[name] = sha256(path) if path.exists() else ""
+        return {**facts, "validation rows": hashlib.sha256(self.val_rows.tobytes()).hexdigest()}
 
 
 def share_cores(cfg: Config, world: World) -> None:

@@ -2,7 +2,10 @@
 
 Input is always a sparse top-k, never a points x labels score matrix. Conventions that change numbers: the label space
 is the full matrix width; points without labels count as 0; equal scores go to the smaller label id; PSP and PSnDCG are
-ratios of sums over all points (as in pyxclib); a missing place is a miss. Sums are float64.
+ratios of sums over all points; a missing place is a miss. Sums are float64. docs/metrics.md has the formulas.
+
+Sources: Jain et al. (KDD 2016) for PSP; kunaldahiya/pyxclib for PSP and PSnDCG as ratios, nDCG of a point over the best
+DCG of min(k, its labels); Chalkidis et al. (arXiv 1906.02192) for RP; DEXML (arXiv 2310.10636) for the TSV columns.
 
 Legend: N points (n in one block), K places stored, k places counted, L labels.
 """
@@ -81,7 +84,7 @@ def compute_metrics(
         ids_NK, _ = apply_filters(ids_NK, np.zeros(ids_NK.shape, np.float32), filters, depth)
     weights = None if inv_propensity is None else _as_weights(inv_propensity, num_labels)
     sums: dict[str, float] = {}
-    for rows in blocks(len(ids_NK)):
+    for rows in blocks(len(ids_NK), _BLOCK):
         block = ids_NK[rows, :depth]
         hits = contains(truth, rows, block)
         true_n = np.diff(truth.indptr[rows.start : rows.stop + 1]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Ranked label lists: their contract, the rows of several processes, filters; and the sparse rows they are compared with.
+"""Ranked label lists: their contract, rows of several processes, filters; and the sparse rows they are compared with.
 
 A list is a row of ids [N, K], best first, each id at most once, -1 (score -inf) only behind the last real one. Nothing
 here makes a points x labels array: blocks of points are compared with the stored cells of a CSR matrix.
@@ -35,7 +35,7 @@ def validate_topk(ids: npt.ArrayLike, num_labels: int, scores: npt.ArrayLike | N
     ids_NK = as_ids(ids)
     if scores is not None and np.shape(scores) != ids_NK.shape:
         raise TopkError(f"scores have shape {np.shape(scores)}, ids {ids_NK.shape}")
-    for rows in blocks(len(ids_NK)):
+    for rows in blocks(len(ids_NK), _BLOCK):
         block = ids_NK[rows]
         in_order = np.sort(block, axis=1)
         faults: dict[str, Mask] = {
@@ -95,7 +95,7 @@ def apply_filters(ids: npt.ArrayLike, scores: npt.ArrayLike, filters: Csr, k: in
     if ids_NK.shape[1] < k:
         raise TopkError(f"k={k} but only K={ids_NK.shape[1]} places are stored: search at least k labels")
     out_ids, out_scores, short = ids_NK[:, :k].copy(), scores_NK[:, :k].copy(), 0
-    for rows in blocks(len(ids_NK)):
+    for rows in blocks(len(ids_NK), _BLOCK):
         drop = contains(pairs, rows, ids_NK[rows])
         hit = np.flatnonzero(drop.any(axis=1))
         at = rows.start + hit
@@ -118,6 +118,7 @@ def _count_short(ids_nK: Ids, drop_nK: Mask, k: int, num_labels: int) -> int:
 
 
 def as_ids(ids: npt.ArrayLike) -> Ids:
+    """The ids as int64 [N, K], without a copy where they are that already; TopkError if they are not integers so."""
     array = np.asarray(ids)
     if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "iu":
         raise TopkError(f"top-k ids must be an integer [points, k] array, not {array.dtype} {array.shape}")
@@ -125,6 +126,7 @@ def as_ids(ids: npt.ArrayLike) -> Ids:
 
 
 def check_rows(ids_NK: Ids, matrix: Csr, name: str) -> None:
+    """TopkError unless the matrix `name` has a row for every list."""
     if matrix.shape[0] != len(ids_NK):
         raise TopkError(f"the top-k has {len(ids_NK)} rows, {name} {matrix.shape[0]}: are they of the same split?")
 
@@ -155,5 +157,6 @@ def contains(matrix: Csr, rows: slice, ids_nK: Ids) -> Mask:
     return np.asarray(stored[np.searchsorted(stored, wanted)] == wanted)
 
 
-def blocks(total: int) -> Iterator[slice]:
-    return (slice(start, min(start + _BLOCK, total)) for start in range(0, total, _BLOCK))
+def blocks(total: int, size: int) -> Iterator[slice]:
+    """0..total in slices of `size` points, the last one shorter."""
+    return (slice(start, min(start + size, total)) for start in range(0, total, size))

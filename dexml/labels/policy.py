@@ -75,7 +75,6 @@ class Shortlist:
     def __init__(self, n_negatives: int, seed: int) -> None:
         self.n_negatives, self.seed = n_negatives, seed
         self.lists: csr_matrix | None = None
-        self.mined_at = -1
 
     def pool(self, batch: Batch, cells: Cells) -> Ints:
         if self.lists is None or not self.n_negatives:
@@ -84,11 +83,11 @@ class Shortlist:
         drawn = sample_kept(rows, self.n_negatives, self.seed + NEGATIVE_DRAWS, batch)
         return np.union1d(cells.kept_labels, rows.indices[drawn].astype(np.int64))
 
-    def set_lists(self, ids: Ints, step: int, shape: tuple[int, int]) -> None:
-        """Takes mined label ids [N, K], padded with -1, as found after `step` steps."""
+    def set_lists(self, ids: Ints, n_labels: int) -> None:
+        """Takes mined label ids [N, K], padded with -1."""
         rows, places = np.nonzero(ids >= 0)
         cells = (np.ones(len(rows), np.float32), (rows, ids[rows, places]))
-        self.lists, self.mined_at = csr_matrix(cells, shape=shape), step
+        self.lists = csr_matrix(cells, shape=(len(ids), n_labels))
 
     def load_initial(self, path: str, shape: tuple[int, int]) -> None:
         """Takes the lists of an npz file (points x labels), the key `trn_shorty`."""

@@ -79,6 +79,9 @@ def _checked(job: Job, loss: str | Loss) -> Job:
         raise ValueError(
             f"query_GD, label_SD: need one type of float64, float32, bfloat16, got {query.dtype} and {label.dtype}"
         )
+    devices = [str(x.device) for x in (query, label, job.positives.cols)]
+    if len(set(devices)) > 1:
+        raise ValueError(f"query_GD, label_SD, positives: need one device, got {', '.join(devices)}")
     if query.shape[0] != job.positives.n_rows:
         raise ValueError(f"positives: {job.positives.n_rows} rows for {query.shape[0]} queries")
     if not (job.tau > 0 and math.isfinite(job.tau)):

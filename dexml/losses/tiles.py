@@ -17,6 +17,9 @@ from dexml.losses.types import Comm, Positives, TopK
 AUTO_CELLS = 1 << 22
 """Cells of a tile when `tile_rows` is 0: 16 MB of float32, where matrix products run at full speed on two cores."""
 
+MM_TO_FLOAT32 = "dtype_out" in torch.ops.aten.mm.overloads()
+"""torch >= 2.8 on CUDA: half-precision products that stay float32."""
+
 
 @dataclass
 class Tile:
@@ -93,10 +96,10 @@ def scores_into(out: Tensor, query: Tensor, label: Tensor, scale: float) -> None
     """out = scale * query @ label.T. In half precision the products accumulate in float32."""
     if query.dtype == out.dtype:
         out.addmm_(query, label.T, beta=0, alpha=scale)
-    elif query.is_cuda:
+    elif query.is_cuda and MM_TO_FLOAT32:
         torch.mm(query, label.T, out_dtype=out.dtype, out=out)
         out.mul_(scale)
-    else:  # CPU kernels round the float32 sums to the input type
+    else:  # these kernels round the float32 sums to the input type
         out.copy_(query @ label.T).mul_(scale)
 
 
@@ -104,7 +107,7 @@ def accumulate_(acc: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
     """acc += scale * left @ right, with `acc` and `left` in the accumulator type, `right` as the embeddings are."""
     if right.dtype == acc.dtype:
         acc.addmm_(left, right, alpha=scale)
-    elif right.is_cuda:
+    elif right.is_cuda and MM_TO_FLOAT32:
         acc.add_(torch.mm(left.to(right.dtype), right, out_dtype=acc.dtype), alpha=scale)
     else:
         acc.add_(left.to(right.dtype) @ right, alpha=scale)

@@ -1,36 +1,28 @@
-"""Checkpoints: everything a resume needs, in safetensors and JSON, checked and renamed into place.
-
-A checkpoint is written to `.step-00000100.tmp/`, flushed to disk and renamed to `step-00000100/`, so a directory under its
-final name is whole; its manifest (size and SHA-256 of every file) says so again when it is read.
-"""
+"""Checkpoints: everything a resume needs, in safetensors and JSON, one directory `step-00000100/` each."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import random
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dexml.data.files import sha256
+from dexml.config import Config
+from dexml.training.directory import CheckpointError, remove_directory, verify, write_directory
+from dexml.training.rng import set_rng_state
+
+__all__ = ["CheckpointError", "TrainState", "checkpoint_path", "checkpoints", "newest"]
 
 log = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
-NAME = re.compile(r"step-(\d{8})")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is damaged, or belongs to another run."""
+NAME = re.compile(r"step-(\d{8,})")
 
 
 @dataclass
@@ -53,65 +45,67 @@ class TrainState:
     """What must be the same on resume: config, data, number of processes."""
 
 
-# --- a directory, written and read as a whole -----------------------------------------------------------------------
+# --- a folder of checkpoints --------------------------------------------------------------------------------------------
 
 
-def write_directory(path: Path, fill: Callable[[Path], None]) -> None:
-    """Makes the directory `path` from what `fill` writes: complete with a manifest, or not there at all."""
-    partial = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    fill(partial)
-    files = sorted(p for p in partial.rglob("*") if p.is_file())
-    manifest = {str(p.relative_to(partial)): {"size": p.stat().st_size, "sha256": sha256(p)} for p in files}
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for file in [*files, partial / MANIFEST, partial]:
-        _flush(file)
-    replaced = path.with_name(f".{path.name}.old.tmp")
-    if path.exists():
-        path.rename(replaced)
-    partial.rename(path)
-    _flush(path.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}"
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def verify(path: Path) -> None:
-    """Raises CheckpointError unless every file is there as it was written."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: no readable {MANIFEST}: not a whole checkpoint") from error
-    for name, expected in manifest.items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != expected["size"] or sha256(file) != expected["sha256"]:
-            raise CheckpointError(f"{file}: missing or changed since it was written; remove {path} to use an older one")
-
-
-# --- checkpoints ------------------------------------------------------------------------------------------------------
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if NAME.fullmatch(p.name))
+    return sorted((p for p in folder.glob("step-*") if NAME.fullmatch(p.name)), key=_step)
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint; a damaged one is named in the log and passed over."""
-    for path in reversed(checkpoints(folder)):
+    """The newest whole checkpoint, None if there are none; a damaged one is named in the log and passed over.
+
+    Raises:
+        CheckpointError: there are checkpoints, but all are damaged.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
         try:
             verify(path)
             return path
         except CheckpointError as error:
             log.warning("%s: trying the one before", error)
+    if found:
+        raise CheckpointError(f"{folder}: all {len(found)} checkpoints are damaged; start over with --resume never")
     return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Deletes checkpoints but the newest `keep` and the best model each of them knows, and what a killed writer left."""
+    found = checkpoints(folder)
+    best = {_best_step(path) for path in found[-keep:]}
+    for path in found[:-keep]:
+        if _step(path) not in best:
+            remove_directory(path)
+    for path in folder.glob(".step-*.tmp"):
+        shutil.rmtree(path)
+
+
+def _best_step(path: Path) -> float | None:
+    try:
+        return read_state(path).best.get("step")
+    except CheckpointError:  # damaged meanwhile: `newest` passes over it
+        return None
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Deletes checkpoints of later steps: a run that resumed from an older one makes them again."""
+    for path in checkpoints(folder):
+        if _step(path) > step:
+            remove_directory(path)
+
+
+# --- one checkpoint -----------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(
@@ -134,38 +128,55 @@ def save_checkpoint(
         (path / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         extra(path)
 
-    path = folder / f"step-{state.step:08d}"
+    path = checkpoint_path(folder, state.step)
     write_directory(path, fill)
     return path
 
 
-def load_checkpoint(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, rank: int
-) -> TrainState:
+def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> TrainState:
     """Puts model, optimiser and this rank's random state back, and returns the counters."""
-    content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    groups = content.pop("optimizer_groups")
+    state, groups = _read(path)
     model.load_state_dict(load_file(path / "model.safetensors"))
     _load_optimizer(optimizer, load_file(path / "optimizer.safetensors"), groups)
     rng = load_file(path / "rng.safetensors")
     set_rng_state({name.split(".", 1)[1]: value for name, value in rng.items() if name.startswith(f"{rank}.")})
-    return TrainState(**content)
+    return state
 
 
 def read_state(path: Path) -> TrainState:
-    """The counters alone."""
-    content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    content.pop("optimizer_groups")
-    return TrainState(**content)
+    """The counters alone; CheckpointError if the folder is something else."""
+    return _read(path)[0]
 
 
-def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Deletes checkpoints but the newest `keep` and the best, and what a killed writer left behind."""
-    for path in checkpoints(folder)[:-keep]:
-        if int(path.name[5:]) != best_step:
-            shutil.rmtree(path)
-    for path in folder.glob(".step-*.tmp"):
-        shutil.rmtree(path)
+def _read(path: Path) -> tuple[TrainState, list[dict[str, Any]]]:
+    try:
+        content = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        groups = content.pop("optimizer_groups")
+        return TrainState(**content), groups
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is no checkpoint (state.json is missing): name a step-* folder") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}/state.json is not of this version: start over with --resume never") from error
+
+
+def check_identity(path: Path, before: Mapping[str, Any], cfg: Config, now: Mapping[str, Any]) -> None:
+    """Raises CheckpointError, naming what differs, unless the run that wrote the checkpoint is this one."""
+    try:
+        keys = cfg.changed(Config(**before["config"]))
+    except ValueError as error:
+        raise CheckpointError(f"{path} was written by another version of dexml: {error}") from error
+    if keys:
+        values = cfg.to_dict()
+        changes = ", ".join(f"{key}: {before['config'][key]} -> {values[key]}" for key in keys)
+        raise CheckpointError(f"{path} was written with other settings ({changes}); set them back, or --resume never")
+    parts = [part for part, value in now["data"].items() if before["data"].get(part) != value]
+    if parts:
+        raise CheckpointError(f"{path}: the data have changed since ({', '.join(parts)}); start over with --resume never")
+    if before["processes"] != now["processes"]:
+        raise CheckpointError(
+            f"{path} was written by {before['processes']} processes, now there are {now['processes']}: "
+            f"start as many, or start over with --resume never"
+        )
 
 
 def _flat_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
@@ -185,31 +196,3 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor], g
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def rng_state() -> dict[str, Tensor]:
-    """The random state of this process: torch, CUDA, numpy and Python."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]  # noqa: NPY002
-    version, internal, gauss_next = random.getstate()
-    state = {
-        "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(keys.astype(np.int64)),
-        "numpy_rest": torch.tensor([position, has_gauss, gauss], dtype=torch.float64),
-        "python": torch.tensor(internal, dtype=torch.int64),
-        "python_rest": torch.tensor([version, float("nan") if gauss_next is None else gauss_next], dtype=torch.float64),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_rng_state(state: dict[str, Tensor]) -> None:
-    """Puts back what `rng_state` read."""
-    torch.set_rng_state(state["torch"])
-    position, has_gauss, gauss = state["numpy_rest"].tolist()
-    keys = state["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", keys, int(position), int(has_gauss), gauss))  # noqa: NPY002
-    version, gauss_next = state["python_rest"].tolist()
-    random.setstate((int(version), tuple(state["python"].tolist()), None if gauss_next != gauss_next else gauss_next))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

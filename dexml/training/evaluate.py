@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from scipy.sparse import save_npz
-
-from dexml.config import Config, ConfigError
+from dexml.config import Config
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
 from dexml.session import Session
-from dexml.training.rundir import RunFolder, start_log
+from dexml.training.log import start_log
+from dexml.training.rundir import RunFolder
 
 
 def evaluate_run(cfg: Config, split: str) -> dict[str, Any] | None:
@@ -21,13 +20,12 @@ def evaluate_run(cfg: Config, split: str) -> dict[str, Any] | None:
     world = World.of(launch(cfg.num_processes))
     start_log(world.is_main)
     folder = RunFolder(cfg)
-    if not (folder.best / "model.safetensors").exists():
-        raise ConfigError(f"{folder.best} holds no exported model: has the run of this config ended?")
+    folder.check_model()
     session = Session(cfg, world)
     load_weights(session.encoder, folder.best)
     metrics, predictions = session.evaluate(split)[split]
     if not world.is_main:
         return None
     folder.write_split(split, metrics)
-    save_npz(folder.path / f"{split}_score_mat.npz", predictions.to_csr(session.dataset.n_labels))
+    folder.write_scores(split, predictions.to_csr(session.dataset.n_labels))
     return metrics

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
+
+from scipy.sparse import csr_matrix, save_npz
 
 from dexml.config import Config, ConfigError, load_config
 from dexml.data.files import atomic_write
 from dexml.evaluation.metrics import metric_columns, metrics_row
+from dexml.training.checkpoint import forget_after
 
 log = logging.getLogger(__name__)
+# what decides how a trained model reads texts and which points are held out
+MODEL_KEYS = {"tf", "tf_pooler", "tf_max_len", "tf_token_type", "bottleneck_dim", "norm_embs", "num_val_points"}
 
 
 class RunFolder:
@@ -27,39 +32,60 @@ class RunFolder:
 
     # --- starting ---
 
-    def open(self, bytes_needed: int) -> None:
-        """Makes the folder; ConfigError if it is another run's, cannot be written or the disk is too full."""
-        if self.cfg.resume == "never":
-            self._set_aside()
-        self._check_owner()
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.write_bytes(b"")
-            probe.unlink()
-            self.cfg.dump(self.path / "config.yaml")
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot write results there ({error.strerror}): set results_root") from error
-        free = shutil.disk_usage(self.path).free
-        if free < bytes_needed:
+    def check(self, bytes_needed: int) -> None:
+        """ConfigError if the folder is another run's, cannot be written or its disk is too full; changes nothing."""
+        held = 0
+        if self.cfg.resume != "never":
+            self._check_owner()
+            held = sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
+        place = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            why = "no write permission" if place.is_dir() else "it is a file"
+            raise ConfigError(f"{self.path}: cannot write results there ({place}: {why}): set results_root")
+        free = shutil.disk_usage(place).free
+        if free + held < bytes_needed:
             raise ConfigError(
-                f"{self.path}: {free / 1e9:.1f} GB free, checkpoints need {bytes_needed / 1e9:.1f} GB: "
+                f"{self.path}: {free / 1e9:.2f} GB free, the run needs {(bytes_needed - held) / 1e9:.2f} GB: "
                 f"free some space, lower save_keep or set results_root"
             )
 
+    def open(self) -> None:
+        """Makes the folder; with `resume: never` one that is there is kept under another name."""
+        try:
+            if self.cfg.resume == "never":
+                self._set_aside()
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.cfg.dump(self.path / "config.yaml")
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot write results there ({error}): set results_root") from error
+
     def _check_owner(self) -> None:
         """Only the config that started a folder may go on in it."""
+        changes = self._changes()
+        if changes:
+            raise ConfigError(
+                f"{self.path} holds a run with other settings ({', '.join(changes.values())}): give this one another "
+                f"expname, or start over with --resume never (the old folder is kept under another name)"
+            )
+
+    def check_model(self) -> None:
+        """ConfigError unless the folder holds an exported model and this config reads texts and splits as it did."""
+        if not (self.best / "model.safetensors").exists():
+            raise ConfigError(f"{self.best} holds no exported model: has the run of this config ended, with save: true?")
+        changes = [change for key, change in self._changes().items() if key in MODEL_KEYS]
+        if changes:
+            raise ConfigError(
+                f"{self.best} was trained with other settings ({', '.join(changes)}): evaluate {self.path / 'config.yaml'}"
+            )
+
+    def _changes(self) -> dict[str, str]:
+        """`key: before -> now` of every key that differs from the folder's config and matters for results."""
         file = self.path / "config.yaml"
         if not file.exists():
-            return
-        keys = self.cfg.changed(load_config([file]))
-        if keys:
-            before = load_config([file]).to_dict()
-            changes = ", ".join(f"{key}: {before[key]} -> {self.cfg.to_dict()[key]}" for key in keys)
-            raise ConfigError(
-                f"{self.path} holds a run with other settings ({changes}): give this one another expname, "
-                f"or start over with --resume never (the old folder is kept under another name)"
-            )
+            return {}
+        before = load_config([file])
+        old, new = before.to_dict(), self.cfg.to_dict()
+        return {key: f"{key}: {old[key]} -> {new[key]}" for key in self.cfg.changed(before)}
 
     def _set_aside(self) -> None:
         if not self.path.exists():
@@ -73,23 +99,28 @@ class RunFolder:
     # --- metrics ---
 
     def record(self, entry: dict[str, Any]) -> None:
-        """Adds an evaluation to metrics.jsonl and rewrites metrics.tsv from it."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        self._write_tsv(self.entries())
+        """Adds an evaluation to metrics.jsonl and metrics.tsv."""
+        self._write([*self.entries(), entry])
 
     def entries(self) -> list[dict[str, Any]]:
-        """The evaluations so far; a line cut off by a kill is left out."""
+        """The evaluations so far; a line that was cut off is left out."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
 
     def rewind(self, step: int) -> None:
-        """Forgets evaluations after `step`: a resumed run makes them again."""
-        kept = [entry for entry in self.entries() if entry["step"] <= step]
+        """Forgets what came after `step`: a resumed run makes it again."""
+        self.metrics_file.unlink(missing_ok=True)
+        for unfinished in self.path.glob(".*.tmp"):  # what a killed run was writing
+            if unfinished.is_file():
+                unfinished.unlink()
+        forget_after(self.checkpoints, step)
+        self._write([entry for entry in self.entries() if entry["step"] <= step])
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
         with atomic_write(self.path / "metrics.jsonl") as file:
-            file.write("".join(json.dumps(entry) + "\n" for entry in kept).encode())
-        self._write_tsv(kept)
+            file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
+        self._write_tsv(entries)
 
     def _write_tsv(self, entries: list[dict[str, Any]]) -> None:
         lines = []
@@ -107,35 +138,21 @@ class RunFolder:
         with atomic_write(self.path / f"{split}_metrics.tsv") as file:
             file.write("".join("\t".join(row) + "\n" for row in rows).encode())
 
+    def write_scores(self, split: str, scores: csr_matrix) -> None:
+        """Writes <split>_score_mat.npz, points x labels."""
+        with atomic_write(self.path / f"{split}_score_mat.npz") as file:
+            save_npz(file, scores)
+
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Writes metrics.json, the mark of a run that is done."""
+        """Writes metrics.json, the mark of a run that is done; without `save` its checkpoints go."""
         with atomic_write(self.metrics_file) as file:
             file.write((json.dumps(metrics, indent=1) + "\n").encode())
+        if not self.cfg.save:
+            shutil.rmtree(self.checkpoints)
 
     def finished(self) -> dict[str, Any] | None:
+        """The metrics of a run of these settings that is done; ConfigError if they are of other settings."""
         if self.cfg.resume != "auto" or not self.metrics_file.exists():
             return None
+        self._check_owner()
         return json.loads(self.metrics_file.read_text(encoding="utf-8"))
-
-
-class Terminal(logging.Handler):
-    """Looks up stderr at every line, so that a progress bar can move out of the way."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
-
-
-def start_log(speak: bool) -> None:
-    """Sends the project's log to the terminal; ranks that do not `speak` show errors only."""
-    root = logging.getLogger("dexml")
-    root.handlers.clear()
-    root.setLevel(logging.INFO if speak else logging.ERROR)
-    root.propagate = False
-    root.addHandler(Terminal())
-
-
-def log_to(path: Path) -> None:
-    """Sends the project's log to a file, too."""
-    file = logging.FileHandler(path, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    logging.getLogger("dexml").addHandler(file)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
-from scipy.sparse import save_npz
 
 from dexml.config import Config
 from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
@@ -23,25 +22,28 @@ from dexml.data.tokenizer import load_tokenizer
 from dexml.distributed import World, launch
 from dexml.encoders.encoder import Encoder
 from dexml.encoders.weights import load_weights
+from dexml.evaluation.evaluator import Predictions
 from dexml.heads.dual import DualEncoder, StepStats
 from dexml.hub.bundle import fill_bundle
 from dexml.labels.policy import Shortlist, make_label_side
 from dexml.session import Session
 from dexml.training.checkpoint import (
-    CheckpointError,
     TrainState,
-    checkpoints,
+    check_identity,
+    checkpoint_path,
     load_checkpoint,
     newest,
     prune,
-    rng_state,
+    read_state,
     save_checkpoint,
-    verify,
-    write_directory,
 )
+from dexml.training.directory import verify, write_directory
+from dexml.training.log import log_to, start_log
 from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
-from dexml.training.progress import Bar, clock
-from dexml.training.rundir import RunFolder, log_to, start_log
+from dexml.training.progress import Bar
+from dexml.training.rng import rng_state
+from dexml.training.rundir import RunFolder
+from dexml.training.trackers import tracker_config, tracker_names
 
 log = logging.getLogger(__name__)
 ZERO_LOSSES = 100  # steps in a row with a loss of exactly 0 before training stops
@@ -52,8 +54,9 @@ class Trainer:
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
-        trackers = [] if cfg.tracker == "none" else [name.strip() for name in cfg.tracker.split(",")]
-        self.accelerator = launch(cfg.num_processes, log_with=trackers or None, project_dir=str(cfg.out_dir))
+        self.accelerator = launch(
+            cfg.num_processes, log_with=tracker_names(cfg) or None, project_dir=str(cfg.out_dir)
+        )
         self.world = World.of(self.accelerator)
         start_log(self.world.is_main)
         log.info("rank %d of %d on %s", self.world.rank, self.world.size, self.world.device)
@@ -74,17 +77,15 @@ class Trainer:
     # --- building ---
 
     def _build(self) -> None:
-        cfg, session = self.cfg, self.session
-        encoder = session.encoder
-        bytes_needed = (cfg.save_keep + 3) * 12 * sum(p.numel() for p in encoder.parameters())
-        self.world.on_main(lambda: self.folder.open(bytes_needed))
-        if self.world.is_main:
-            log_to(self.folder.path / "log.txt")
+        """Everything that can be wrong is read and checked before the folder of the run is made."""
+        cfg, session, encoder = self.cfg, self.session, self.session.encoder
+        bytes_needed = self._bytes_needed()
+        self.world.on_main(lambda: self.folder.check(bytes_needed))
         if cfg.resume_path:
             load_weights(encoder, Path(cfg.resume_path))
         side = make_label_side(cfg, session.dataset.trn.relevance.shape)
-        tokens = session.tokens("trn"), session.tokens("labels")
-        self.head = DualEncoder(cfg, encoder, session.dataset.trn, *tokens, side, self.world)
+        queries, labels, _ = (session.tokens(part) for part in ("trn", "labels", "tst"))
+        self.head = DualEncoder(cfg, encoder, session.dataset.trn, queries, labels, side, self.world)
         self.parameters = [p for p in encoder.parameters() if p.requires_grad]
         self.lr = effective_lr(cfg, self.world.size)
         self.optimizer = make_optimizer(cfg, encoder, self.lr)
@@ -92,7 +93,18 @@ class Trainer:
         self.batch_size = cfg.bsz * self.world.size * cfg.grad_accum
         self.per_epoch = steps_per_epoch(len(session.train_rows), self.batch_size)
         self.total = self.per_epoch * cfg.num_epochs
+        self.world.on_main(self._open)
         self._describe()
+
+    def _open(self) -> None:
+        self.folder.open()
+        log_to(self.folder.path / "log.txt")
+
+    def _bytes_needed(self) -> int:
+        """Room for the checkpoints (12 bytes a weight: itself and two moments) and the bundle with its label index."""
+        weights = sum(p.numel() for p in self.session.encoder.parameters())
+        labels = self.session.dataset.n_labels * self.session.encoder.width
+        return (self.cfg.save_keep + 4) * 12 * weights + 8 * labels
 
     def _describe(self) -> None:
         cfg, rows = self.cfg, len(self.session.train_rows)
@@ -118,37 +130,33 @@ class Trainer:
 
     def _restore(self) -> None:
         self.state = TrainState()
+        self.tested: tuple[int, dict[str, Any], Predictions] | None = None
         path = self.world.on_main(self._checkpoint_to_resume)
         if path is not None:
             self.state = load_checkpoint(path, self.session.encoder, self.optimizer, self.world.rank)
-            self._check_identity(path)
             self.head.side.load(path)
             if self.state.loss_scale:
                 self.loss_scale.load_state_dict(self.state.loss_scale)
             log.info("resuming from %s (step %d of %d)", path, self.state.step, self.total)
-        if self.world.is_main:
-            self.folder.rewind(self.state.step)
+        self.world.on_main(lambda: self.folder.rewind(self.state.step))
 
     def _checkpoint_to_resume(self) -> Path | None:
-        if self.cfg.resume == "never":
-            return None
+        """A whole checkpoint of this very run, or None to start from the beginning."""
+        path = None
         if self.cfg.resume == "auto":
-            return newest(self.folder.checkpoints)
-        verify(Path(self.cfg.resume))
-        return Path(self.cfg.resume)
+            path = newest(self.folder.checkpoints)
+        elif self.cfg.resume != "never":
+            path = Path(self.cfg.resume)
+            verify(path)
+        if path is not None:
+            state = read_state(path)
+            check_identity(path, state.identity, self.cfg, self._identity)
+            if "step" in state.best:
+                verify(self._best_checkpoint(state))
+        return path
 
-    def _check_identity(self, path: Path) -> None:
-        before, now = self.state.identity, self._identity
-        keys = self.cfg.changed(Config(**before["config"]))
-        if keys:
-            raise CheckpointError(f"{path} was written with other settings of {', '.join(keys)}")
-        if before["data"] != now["data"]:
-            raise CheckpointError(f"{path}: the training data have changed since; start over with --resume never")
-        if before["processes"] != now["processes"]:
-            raise CheckpointError(
-                f"{path} was written by {before['processes']} processes, these are {now['processes']}: "
-                f"use as many, or start over with --resume never"
-            )
+    def _best_checkpoint(self, state: TrainState) -> Path:
+        return checkpoint_path(self.folder.checkpoints, int(state.best["step"]))
 
     def _save(self) -> None:
         self.state.loss_scale = self.loss_scale.state_dict()
@@ -159,8 +167,7 @@ class Trainer:
             save_checkpoint(
                 self.folder.checkpoints, self.state, self.session.encoder, self.optimizer, rng, self.head.side.save
             )
-            best = self.state.best.get("step")
-            prune(self.folder.checkpoints, self.cfg.save_keep, None if best is None else int(best))
+            prune(self.folder.checkpoints, self.cfg.save_keep)
 
         self.world.on_main(write)
 
@@ -168,18 +175,17 @@ class Trainer:
 
     def _train(self) -> None:
         cfg, state = self.cfg, self.state
-        self.accelerator.init_trackers(cfg.project, config=_flat(cfg.to_dict()))
+        self.accelerator.init_trackers(cfg.project, config=tracker_config(cfg))
         self.session.encoder.train()
-        self.bar = Bar("training", self.total, state.step, self.world.is_main)
-        while state.step < self.total:
-            epoch, start = divmod(state.step, self.per_epoch)
-            for batch in epoch_batches(self.session.train_rows, self.batch_size, cfg.seed, epoch, start):
-                self._step(batch)
-                ended = epoch + 1 if state.step % self.per_epoch == 0 else 0
-                evaluated = bool(ended) and self._end_epoch(ended)
-                if evaluated or (cfg.save_interval and state.step % cfg.save_interval == 0):
-                    self._save()
-        self.bar.close()
+        with Bar("training", self.total, state.step, self.world.is_main) as self.bar:
+            while state.step < self.total:
+                epoch, start = divmod(state.step, self.per_epoch)
+                for batch in epoch_batches(self.session.train_rows, self.batch_size, cfg.seed, epoch, start):
+                    self._step(batch)
+                    ended = epoch + 1 if state.step % self.per_epoch == 0 else 0
+                    evaluated = bool(ended) and self._end_epoch(ended)
+                    if evaluated or (cfg.save_interval and state.step % cfg.save_interval == 0):
+                        self._save()
 
     def _step(self, batch: Batch) -> None:
         began, state = time.perf_counter(), self.state
@@ -194,12 +200,18 @@ class Trainer:
         norm = self._update()
         state.step += 1
         state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
-        seconds = time.perf_counter() - began
-        pace = {"labels/s": labels / seconds, "tokens/s": tokens * self.world.size / seconds}
-        self.bar.tick(note=f"loss {loss:.4f}, {pace['labels/s']:.0f} labels/s, {pace['tokens/s']:.0f} tokens/s")
-        if state.step % self.cfg.log_interval == 0:
+        self._tell(loss, norm, labels, tokens, time.perf_counter() - began)
+
+    def _tell(self, loss: float, norm: float, labels: int, tokens: int, seconds: float) -> None:
+        """What the step gave and cost: on the bar, and every `log_interval` steps in log.txt and the trackers."""
+        size, step = self.world.size, self.state.step
+        pace = {"labels/s": labels * size / seconds, "tokens/s": tokens * size / seconds}
+        note = f"loss {loss:.4f}, {pace['labels/s']:.0f} labels/s, {pace['tokens/s']:.0f} tokens/s"
+        self.bar.tick(note=note)
+        if step % self.cfg.log_interval == 0:
             lr = self.optimizer.param_groups[0]["lr"]
-            self.accelerator.log({"loss": loss, "lr": lr, "grad_norm": norm, **pace}, step=state.step)
+            log.debug("step %d/%d, %s, lr %.3g, gradient %.3g", step, self.total, note, lr, norm)
+            self.accelerator.log({"loss": loss, "lr": lr, "grad_norm": norm, **pace}, step=step)
 
     def _update(self) -> float:
         """Unscales, clips and applies the summed gradient; returns its length."""
@@ -244,9 +256,9 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> None:
         cfg, state, split = self.cfg, self.state, self._watched
-        if split == "tst" and not cfg.select_on_test and epoch == cfg.num_epochs:
-            return  # the test figures of the last model follow at once
         metrics, predictions = self.session.evaluate(split)[split]
+        if split == "tst":
+            self.tested = state.step, metrics, predictions
         loss = state.loss_sum / max(1, state.loss_count)
         state.loss_sum, state.loss_count = 0.0, 0
         entry = {"split": split, "epoch": epoch, "step": state.step, "loss": loss, **metrics}
@@ -258,16 +270,13 @@ class Trainer:
         log.info("epoch %d/%d, loss %.4f, %s: %s%s", epoch, cfg.num_epochs, loss, split, _short(metrics), " (best)" * better)
         numbers = {f"{split}/{name}": value for name, value in metrics.items() if "@" in name}
         self.accelerator.log(numbers, step=state.step)
-        if self.world.is_main:
-            self.folder.record(entry)
-            if cfg.save and (better or not selects):
-                self._save_scores(split, predictions)
+        self.world.on_main(lambda: self.folder.record(entry))
+        if cfg.save and (better or not selects):
+            self._save_scores(split, predictions)
 
-    def _save_scores(self, split: str, predictions: Any) -> None:
-        file = self.folder.path / f"{split}_score_mat.npz"
-        partial = file.with_name(f".{file.name}.tmp.npz")
-        save_npz(partial, predictions.to_csr(self.session.dataset.n_labels))
-        partial.replace(file)
+    def _save_scores(self, split: str, predictions: Predictions) -> None:
+        scores = predictions.to_csr(self.session.dataset.n_labels)
+        self.world.on_main(lambda: self.folder.write_scores(split, scores))
 
     def _mine(self) -> None:
         """A new shortlist for every training point: its nearest labels without its positives and filtered cells."""
@@ -277,46 +286,44 @@ class Trainer:
             known = known + trn.filters.astype(bool)
         retriever = self.session.retrieve()
         k = min(self.cfg.hard_neg_topk, self.session.dataset.n_labels)
-        found = retriever.search(self.session.tokens("trn"), torch.arange(len(trn)).numpy(), k, known.tocsr())
-        self.head.side.set_lists(found.ids, self.state.step, trn.relevance.shape)  # type: ignore[attr-defined]
+        found = retriever.search(self.session.tokens("trn"), np.arange(len(trn)), k, known.tocsr())
+        self.head.side.set_lists(found.ids, trn.relevance.shape[1])  # type: ignore[attr-defined]
         log.info("mined a shortlist of %d labels a point after step %d", k, self.state.step)
 
     # --- the end ---
 
     def _finish(self) -> dict[str, Any]:
-        cfg, session = self.cfg, self.session
-        if "step" in self.state.best and self.state.best["step"] != self.state.step:
-            best = self.folder.checkpoints / f"step-{int(self.state.best['step']):08d}"
-            session.encoder.load_state_dict(load_file(best / "model.safetensors"))
-        metrics, predictions = session.evaluate("tst")["tst"]
+        metrics, predictions = self._test_best()
         chosen = {"chosen_on": self._watched, "chosen_step": int(self.state.best["step"])} if self.state.best else {}
-        metrics = {**metrics, "epochs": cfg.num_epochs, "steps": self.state.step, **chosen}
+        metrics = {**metrics, "epochs": self.cfg.num_epochs, "steps": self.state.step, **chosen}
         log.info("test: %s", _short(metrics))
-        embeddings = session.retrieve().all_labels() if cfg.save else None
-        if self.world.is_main:
-            self._write_result(metrics, predictions, embeddings)
+        if self.cfg.save:
+            self._save_scores("tst", predictions)
+            embeddings = self.session.retrieve().all_labels()
+            self.world.on_main(lambda: self._write_bundle(embeddings))
         self.accelerator.log({f"test/{name}": value for name, value in metrics.items() if "@" in name})
         self.accelerator.end_training()
-        self.world.barrier()
+        self.world.on_main(lambda: self.folder.finish(metrics))
         return metrics
 
-    def _write_result(self, metrics: dict[str, Any], predictions: Any, embeddings: torch.Tensor | None) -> None:
+    def _test_best(self) -> tuple[dict[str, Any], Predictions]:
+        """Loads the chosen model, the last one if none was chosen, and tests it unless that has just been done."""
+        step = int(self.state.best.get("step", self.state.step))
+        if step != self.state.step:
+            best = self._best_checkpoint(self.state)
+            self.session.encoder.load_state_dict(load_file(best / "model.safetensors"))
+        if self.tested is not None and self.tested[0] == step:
+            return self.tested[1:]
+        return self.session.evaluate("tst")["tst"]
+
+    def _write_bundle(self, embeddings: torch.Tensor) -> None:
         cfg, session = self.cfg, self.session
-        if embeddings is not None:
-            self._save_scores("tst", predictions)
-            encoder = Encoder(session.encoder, load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
-            texts = session.dataset.label_texts
-            write_directory(self.folder.best, lambda p: fill_bundle(p, encoder, texts, embeddings.numpy(), cfg))
-            log.info("bundle: %s", self.folder.best)
-        else:
-            shutil.rmtree(self.folder.checkpoints)
-        self.folder.finish(metrics)
+        encoder = Encoder(session.encoder, load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
+        texts = session.dataset.label_texts
+        write_directory(self.folder.best, lambda p: fill_bundle(p, encoder, texts, embeddings.numpy(), cfg))
+        log.info("bundle: %s", self.folder.best)
 
 
 def _short(metrics: dict[str, Any]) -> str:
     names = [n for n in ("P@1", "P@3", "P@5", "nDCG@5", "PSP@5", "R@10", "R@100") if n in metrics]
     return ", ".join(f"{name} {metrics[name]:.2f}" for name in names)
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value if isinstance(value, int | float | str | bool) else str(value) for key, value in values.items()}

@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.datasets import make_toy
+from tests.helpers.datasets import make_toy, write_lines
 from tests.helpers.models import make_model
 from tests.helpers.processes import run_ranks
 from tests.helpers.step import CASES
 
 
+FILTERS = [f"{point} {label}" for point in (0, 1, 49) for label in range(0, 29, 2)]
+
+
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, np.ndarray]]:
     root = tmp_path_factory.mktemp("ranks")
-    make_toy(root / "Datasets" / "Toy", n_labels=29)
+    data = make_toy(root / "Datasets" / "Toy", n_labels=29)
+    write_lines(data / "filter_labels_test.txt", FILTERS)
     make_model(root / "model", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     found = {}
     for n in (1, 2, 3):
@@ -41,3 +45,17 @@ def test_the_gradient_of_one_process(gradients: dict[int, dict[str, np.ndarray]]
 def test_cases_differ(gradients: dict[int, dict[str, np.ndarray]]) -> None:
     losses = {round(float(gradients[1][f"{case}/loss"]), 9) for case in CASES}
     assert len(losses) == len(CASES)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_evaluation_of_one_process(gradients: dict[int, dict[str, np.ndarray]], n: int) -> None:
+    one, many = gradients[1], gradients[n]
+    assert one["ids"].shape == (50, 10)
+    assert np.array_equal(many["ids"], one["ids"])
+    np.testing.assert_allclose(many["scores"], one["scores"], atol=1e-6)
+    assert np.array_equal(many["metrics"], one["metrics"])
+
+
+def test_filtered_cells_are_never_predicted_and_rows_stay_full(gradients: dict[int, dict[str, np.ndarray]]) -> None:
+    for point in (0, 1, 49):
+        assert (gradients[2]["ids"][point] % 2 == 1).all()

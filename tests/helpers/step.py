@@ -45,7 +45,7 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
         side = make_label_side(cfg, trn.relevance.shape)
         if isinstance(side, Shortlist):
             lists = np.random.default_rng(5).integers(0, trn.relevance.shape[1], (len(trn), 6))
-            side.set_lists(lists, 0, trn.relevance.shape)
+            side.set_lists(lists, trn.relevance.shape[1])
         head = DualEncoder(cfg, encoder, trn, session.tokens("trn"), session.tokens("labels"), side, world)
         stats = head.accumulate(Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7))
         world.sum_gradients_([p for p in encoder.parameters() if p.requires_grad])
@@ -54,11 +54,19 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
     return found
 
 
+def evaluation(root: Path, world: World) -> dict[str, np.ndarray]:
+    """Predictions and metrics of the untrained model on the 50 test points."""
+    session = Session(Config(**toy_config(root)), world)
+    metrics, predictions = session.evaluate("tst")["tst"]
+    values = np.array([metrics[name] for name in sorted(metrics)])
+    return {"ids": predictions.ids, "scores": predictions.scores, "metrics": values}
+
+
 def main() -> None:
     root, out = map(Path, sys.argv[1:])
     torch.set_num_threads(1)
     world = World.of(launch())
-    found = gradients(root, world)
+    found = {**gradients(root, world), **evaluation(root, world)}
     if world.is_main:
         np.savez(out, **found)
     leave()

@@ -141,6 +141,7 @@ GOOD = {"query_GD": torch.ones(2, 3), "label_SD": torch.ones(4, 3), "positives":
         ({"query_GD": torch.ones(2, 5)}, r"query_GD, label_SD: need \[G, D\] and \[S, D\]"),
         ({"query_GD": torch.ones(2, 3).half()}, "query_GD, label_SD: need one type of"),
         ({"label_SD": torch.ones(3, 3)}, r"positives\.cols: 0\.\.3 reaches outside the 3 labels"),
+        ({"label_SD": torch.ones(4, 3, device="meta")}, "need one device, got cpu, meta, cpu"),
         ({"tile_cols": 0}, "tile_rows, tile_cols: need"),
         ({"tile_rows": -1}, "tile_rows, tile_cols: need"),
     ],

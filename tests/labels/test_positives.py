@@ -1,0 +1,99 @@
+"""Cells of a batch, their roles, and their place on a label shard."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from dexml.data.batching import Batch
+from dexml.labels.policy import AllLabels, InBatch, Shortlist
+from dexml.labels.positives import batch_cells, num_pos
+from dexml.losses.types import KEPT, MASKED, REMOVED
+
+CPU = torch.device("cpu")
+
+
+def matrix(seed: int, density: float, shape: tuple[int, int] = (20, 13)) -> csr_matrix:
+    rng = np.random.default_rng(seed)
+    return csr_matrix(((rng.random(shape) < density) * rng.integers(1, 4, shape)).astype(np.float32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 99),
+    take=st.integers(0, 3),
+    shards=st.integers(1, 5),
+    policy=st.sampled_from(["all", "in-batch", "shortlist"]),
+)
+def test_shards_together_hold_what_the_loop_finds(seed: int, take: int, shards: int, policy: str) -> None:
+    relevance = matrix(seed, 0.2)
+    filters = csr_matrix((matrix(seed + 100, 0.1).toarray() > 0) & (relevance.toarray() == 0))
+    batch = Batch(np.random.default_rng(seed).permutation(20)[:9], 0, seed)
+    cells = batch_cells(relevance, filters, batch, take, seed=1)
+    side = {"all": AllLabels(13), "in-batch": InBatch(), "shortlist": Shortlist(2, 0)}[policy]
+    if isinstance(side, Shortlist):
+        side.lists = matrix(seed + 200, 0.3)
+    pool = side.pool(batch, cells)
+    assert np.array_equal(pool, np.unique(pool))
+    seen = {}
+    bounds = [s * len(pool) // shards for s in range(shards + 1)]
+    for low, high in zip(bounds, bounds[1:], strict=False):
+        found = cells.on_shard(pool, slice(low, high), CPU)
+        found.validate(high - low)
+        for row, col, weight, role in zip(found.rows, found.cols, found.weights, found.role, strict=True):
+            seen[int(row), int(pool[low + int(col)])] = (float(weight), int(role))
+        assert found.n_kept.tolist() == [
+            sum(1 for i, r in zip(cells.rows, cells.roles, strict=True) if i == row and r == KEPT) for row in range(9)
+        ]
+    for row, point in enumerate(batch.points):
+        for label in range(13):
+            relevant, masked = relevance[point, label], filters[point, label]
+            cell = seen.pop((row, label), None)
+            if label not in pool:
+                assert cell is None
+            elif masked:
+                assert cell == (0.0, MASKED)
+            elif relevant:  # a known positive in the pool is never a negative
+                assert cell is not None
+                assert cell[0] == relevant
+                assert cell[1] in ((KEPT,) if not take else (KEPT, REMOVED))
+            else:
+                assert cell is None
+    assert not seen
+    assert set(cells.kept_labels) <= set(pool.tolist())
+
+
+def test_kept_counts_are_those_asked_for() -> None:
+    relevance = matrix(0, 0.4)
+    batch = Batch(np.arange(20), 0, 0)
+    cells = batch_cells(relevance, None, batch, 2, seed=0)
+    kept = np.bincount(cells.rows[cells.roles == KEPT], minlength=20)
+    assert kept.tolist() == np.minimum(np.diff(relevance.indptr), 2).tolist()
+
+
+def test_num_pos_is_the_rounded_up_sum_of_relevance() -> None:
+    relevance = csr_matrix(np.array([[0.5, 0.2, 0], [1, 1, 1]], np.float32))
+    assert num_pos(relevance, Batch(np.array([1, 0, 1]), 0, 0)).tolist() == [3, 1, 3]
+
+
+def test_a_shortlist_row_with_too_few_candidates_gives_what_it_has() -> None:
+    relevance = csr_matrix(np.eye(4, 6, dtype=np.float32))
+    side = Shortlist(3, 0)
+    side.set_lists(np.array([[4, 5, -1], [-1, -1, -1], [5, -1, -1], [4, 3, 5]]), 6)
+    batch = Batch(np.arange(3), 0, 0)
+    cells = batch_cells(relevance, None, batch, 0, 0)
+    assert side.pool(batch, cells).tolist() == [0, 1, 2, 4, 5]
+
+
+def test_a_shortlist_survives_its_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    side, other = Shortlist(3, 0), Shortlist(3, 0)
+    side.set_lists(np.array([[4, 5, -1], [0, -1, -1]]), 6)
+    side.save(tmp_path)
+    other.load(tmp_path)
+    assert (side.lists != other.lists).nnz == 0
+    Shortlist(3, 0).save(tmp_path / "none")  # nothing mined yet: nothing written
+    other.load(tmp_path / "none")
+    assert other.lists is None
