@@ -50,7 +50,7 @@ def guarded(work: Callable[[], None]) -> int:
             print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        print("stopped (training goes on from its newest checkpoint with the same command)", file=sys.stderr)
         return 130
     return 0
 
@@ -129,15 +129,36 @@ def predict(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="dexml predict", description="The best labels of each text.")
     parser.add_argument("bundle", type=Path, help="the best/ folder of a run")
     parser.add_argument("texts", nargs="*", help="texts; without any, one a line from standard input")
-    parser.add_argument("--top-k", type=int, default=5)
+    parser.add_argument("--top-k", type=int, default=5, help="labels of each text")
     args = parser.parse_args(words)
+    if args.top_k < 1:
+        parser.error(f"--top-k is {args.top_k}: expected 1 or more")
     from dexml.hub.bundle import Bundle
 
-    texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
-    for text, found in zip(texts, Bundle.load(args.bundle).predict(texts, args.top_k), strict=True):
+    bundle = Bundle.load(args.bundle)
+    texts = _checked_texts(args.texts)
+    for text, found in zip(texts, bundle.predict(texts, args.top_k), strict=True):
         print(text)
         for label, score in found:
             print(f"  {score:.3f}  {label}")
+
+
+def _checked_texts(given: Sequence[str]) -> list[str]:
+    """The texts of the command line or, without any, the lines of standard input; DataError names a bad one."""
+    from dexml.data.files import DataError
+
+    texts = list(given)
+    for number, line in enumerate([] if given else sys.stdin.buffer, start=1):
+        try:
+            texts.append(line.decode("utf-8").strip())
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input:{number}: not valid UTF-8 (byte 0x{line[error.start]:02x})") from None
+    blank = next((number for number, text in enumerate(texts, start=1) if not text.strip()), None)
+    if blank is not None:
+        raise DataError(f"{'text ' if given else 'standard input:'}{blank}: an empty text has no labels; leave it out")
+    if not texts:
+        raise DataError("no texts: give them after the bundle, or one a line on standard input")
+    return texts
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

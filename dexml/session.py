@@ -53,7 +53,9 @@ class Session:
             )
         kind, _, depth = self.cfg.track_metric.partition("@")
         if kind == "MRR" and int(depth) != min(10, self.cfg.eval_topk):
-            raise ConfigError(f"track_metric {self.cfg.track_metric} is not measured: MRR is, at {min(10, self.cfg.eval_topk)}")
+            raise ConfigError(
+                f"track_metric {self.cfg.track_metric} is not measured: take MRR@{min(10, self.cfg.eval_topk)}"
+            )
 
     def _split(self) -> tuple[Ints, Ints]:
         """Rows to train on (those with labels) and rows held out for model selection."""
@@ -90,7 +92,7 @@ class Session:
                 f"'{cfg.tf}' knows {config.vocab_size}: name the tokenizer made for this model"  # type: ignore[union-attr]
             )
         positions = getattr(config, "max_position_embeddings", cfg.tf_max_len)
-        if cfg.tf_max_len > positions:  # type: ignore[operator]
+        if cfg.tf_max_len > positions:
             raise ConfigError(f"tf_max_len is {cfg.tf_max_len} but '{cfg.tf}' reads {positions} tokens at most")
         return encoder
 

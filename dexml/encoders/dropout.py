@@ -35,10 +35,13 @@ class RowDropout(TorchFunctionMode):
 
     Args:
         keys: int32 [B], one a row of the batch being encoded.
+        site: dropouts that came before, to replay a part of a forward pass.
     """
 
     def __init__(self, keys: Tensor, site: int = 0) -> None:
         super().__init__()
+        if keys.dtype != torch.int32 or keys.dim() != 1:
+            raise ValueError(f"dropout keys must be int32 [B], not {keys.dtype} {tuple(keys.shape)}: see dropout_keys")
         self.keys = keys
         self.site = site
 
@@ -50,7 +53,8 @@ class RowDropout(TorchFunctionMode):
             return self._dropout(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             # on a CPU the fused kernel's bfloat16 backward takes 5x the time of plain products at 16 tokens
-            plain = kwargs.get("dropout_p", 0.0) > 0 or args[0].device.type == "cpu"
+            dropout_p = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
+            plain = dropout_p > 0 or self.keys.device.type == "cpu"
             return self._attention(*args, **kwargs) if plain else func(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -74,7 +78,7 @@ class RowDropout(TorchFunctionMode):
                 code = code.unsqueeze(-1) + steps
             row = mix32_(self.keys + self.site * AXES[0]).view(-1, *[1] * (x.dim() - 1))
             keep = mix32_(mix32_(code) ^ row) >= int((p - 0.5) * 2**32)
-            return keep.to(x.dtype).mul_(1 / (1 - p))
+            return keep.to(x.dtype).mul_(1 / (1 - p) if p < 1 else 0)
 
     def _attention(
         self,
@@ -91,11 +95,14 @@ class RowDropout(TorchFunctionMode):
         if enable_gqa:
             repeat = query.shape[1] // key.shape[1]
             key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
-        scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
+        scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
         if is_causal:
-            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        if attn_mask is not None:
-            is_bool = attn_mask.dtype == torch.bool
-            scores = scores.masked_fill(~attn_mask, float("-inf")) if is_bool else scores + attn_mask
+            past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~past, torch.finfo(scores.dtype).min)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            # not -inf: padding that may look at nothing must not become NaN, which spreads by 0 * NaN
+            scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
         probabilities = self._dropout(scores.softmax(-1), dropout_p)
         return probabilities.to(value.dtype) @ value

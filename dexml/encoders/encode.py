@@ -36,14 +36,15 @@ def embed_rows(
     token_budget: int = 16384,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Tensor:
-    """Embeddings [n, D] of rows [n] of a token store, float32 on the encoder's device; `advance(k)` tells of k more done."""
+    """Embeddings [n, D] of rows [n] of a token store, float32 on its device; `advance(k)` tells of k more done."""
     out = torch.empty((len(rows), encoder.width), device=encoder.device)
     with evaluating(encoder):
         for begin in range(0, len(rows), BLOCK):
             flat, lengths = tokens.gather(rows[begin : begin + BLOCK])
             offsets = np.concatenate([[0], np.cumsum(lengths)])
             for chunk in length_chunks(lengths.astype(np.int64), max_rows, token_budget):
-                ids, sizes = (torch.from_numpy(a).to(out.device) for a in take_padded(flat, offsets, chunk, tokens.pad_id))
+                padded = take_padded(flat, offsets, chunk, tokens.pad_id)
+                ids, sizes = (torch.from_numpy(array).to(out.device) for array in padded)
                 out[torch.from_numpy(begin + chunk).to(out.device)] = encoder(ids, sizes).to(out.dtype)
                 advance(len(chunk))
     return out

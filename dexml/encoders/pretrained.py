@@ -2,63 +2,148 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 from transformers.utils import logging as transformers_logging
 
 from dexml.config import Config, ConfigError
 from dexml.data.package import resolve_model
+from dexml.encoders.directory import pooling_linear
 from dexml.encoders.text import Precision, TextEncoder
+
+POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")  # what models call a learnt position table
+
+
+def model_folder(name: str, *, trust_remote_code: bool = False) -> Path:
+    """The folder of the model `name`, downloaded if it is a Hub id: no pickle, and no code unless trusted.
+
+    Raises:
+        ConfigError, DataError: neither here nor on the Hub; a packaged model whose weights are not the published ones.
+    """
+    place = resolve_model(name, check=True)
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", *["*.py"] * trust_remote_code]
+    try:
+        return Path(snapshot_download(place, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model '{name}': no such folder here, and none from the Hub: {_line(error)}") from error
 
 
 def load_backbone(
     name: str, *, pooling_layer: bool = False, dropout: float | None = None, trust_remote_code: bool = False
 ) -> nn.Module:
-    """The transformer `name` with float32 weights.
+    """The transformer `name` with float32 weights; of a T5 its encoder.
 
     Args:
         pooling_layer: keep the model's own pooling layer; leave it out otherwise, where the model can.
         dropout: replaces every dropout probability of the model's config.
     Raises:
-        ConfigError: no such model here or on the Hub, or its files do not load.
+        ConfigError: no such model here or on the Hub, or files that are missing, unreadable, pickled or hold code.
     """
-    path = resolve_model(name, check=True)
+    folder = model_folder(name, trust_remote_code=trust_remote_code)
+    _check_files(folder, trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-        if dropout is not None:
-            _set_dropout(config, dropout)
-        options: dict[str, Any] = {"config": config, "trust_remote_code": trust_remote_code, "dtype": torch.float32}
-        with _quiet():
-            try:
-                return AutoModel.from_pretrained(path, add_pooling_layer=pooling_layer, **options)
-            except TypeError:  # models without a pooling layer do not know the argument
-                return AutoModel.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"tf: cannot load the model '{name}': {str(error).strip().splitlines()[0]}") from error
+        with quiet():
+            model, report = _from_pretrained(folder, pooling_layer, dropout, trust_remote_code)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(f"tf: cannot load the model '{name}': {_line(error)}") from error
+    # transformers would go on with random numbers; a pooling layer may be absent where nothing uses it
+    absent = sorted(key for key in report["missing_keys"] if pooling_layer or not key.startswith("pooler."))
+    if absent:
+        raise ConfigError(f"tf: the weights of '{name}' lack {len(absent)} tensors: {', '.join(absent[:5])}")
+    return model
+
+
+def _from_pretrained(
+    folder: Path, pooling_layer: bool, dropout: float | None, trust_remote_code: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if dropout is not None:
+        _set_dropout(config, dropout)
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # keys and values for generating text: memory for nothing
+    auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+    options = {
+        "config": config,
+        "trust_remote_code": trust_remote_code,
+        "dtype": torch.float32,
+        "use_safetensors": True,
+        "output_loading_info": True,
+    }
+    try:
+        return auto.from_pretrained(folder, add_pooling_layer=pooling_layer, **options)
+    except TypeError as error:  # models without a pooling layer do not know the argument
+        if "add_pooling_layer" not in str(error):
+            raise
+        return auto.from_pretrained(folder, **options)
+
+
+def _check_files(folder: Path, trust_remote_code: bool) -> None:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ConfigError(f"tf: {folder} holds no config.json: it is not the folder of a transformer")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"tf: {file} is not JSON: {error}") from error
+    if "auto_map" in config and not trust_remote_code:
+        raise ConfigError(
+            f"tf: {file} asks to run Python code that comes with the model (auto_map). Nothing was run: set "
+            f"trust_remote_code: true if you have read it, or delete auto_map to use transformers' own code"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"tf: {folder} holds no .safetensors weights; pickles (.bin, .pt) are not read, because they can run code. "
+            f"Convert those you trust: python -c \"from transformers import AutoModel as A; d='{folder}'; "
+            f'A.from_pretrained(d, use_safetensors=False).save_pretrained(d)"'
+        )
 
 
 def _set_dropout(config: Any, p: float) -> None:
     for key, value in config.to_dict().items():
         if "drop" in key and isinstance(value, int | float) and not isinstance(value, bool):
-            setattr(config, key, p)
+            setattr(config, key, 0.0 if "layerdrop" in key else p)  # layerdrop skips whole layers
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' report on the pooling weights that are left out on purpose."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Without transformers' bars and its report on the pooling weights that are left out on purpose."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(before)
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def position_limit(backbone: nn.Module) -> int | None:
+    """Most tokens of a text: the rows of the learnt position table, None for relative or rotary positions."""
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            # RoBERTa and its kin count from padding_idx + 1
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            rows = module.num_embeddings
+            return min(rows - unused, getattr(backbone.config, "max_position_embeddings", rows))
+    return None
 
 
 def resolve_precision(wanted: str, amp: bool, device: torch.device) -> Precision:
@@ -73,16 +158,25 @@ def resolve_precision(wanted: str, amp: bool, device: torch.device) -> Precision
 
 
 def build_encoder(cfg: Config, device: torch.device) -> TextEncoder:
-    """The encoder a config describes, on `device`, with new projection weights drawn from `seed`."""
+    """The encoder a config describes, on `device`, with new projection weights drawn from `seed`.
+
+    Raises:
+        ConfigError: see `load_backbone`; or texts may be longer than the model has positions.
+    """
     backbone = load_backbone(
         cfg.tf,
         pooling_layer=cfg.tf_pooler == "pooler",
         dropout=cfg.tf_dropout,
         trust_remote_code=cfg.trust_remote_code,
     )
+    limit = position_limit(backbone)
+    if limit is not None and cfg.tf_max_len > limit:
+        raise ConfigError(f"tf_max_len: {cfg.tf_max_len} tokens, but '{cfg.tf}' has positions for {limit}: lower it")
     torch.manual_seed(cfg.seed)
     precision = resolve_precision(cfg.precision, cfg.amp_encode, device)
     encoder = TextEncoder(backbone, cfg.tf_pooler, cfg.bottleneck_dim, cfg.dropout, cfg.norm_embs, precision)
+    if cfg.save and cfg.tf_pooler == "pooler":
+        pooling_linear(backbone)  # tells now, not after the training, that there is no way to export it
     if cfg.grad_checkpointing:
         encoder.checkpoint_gradients()
     if cfg.compile:

@@ -44,7 +44,7 @@ class TextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.tf = backbone
-        hidden = int(backbone.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        hidden = hidden_width(backbone)
         self.bottleneck = nn.Linear(hidden, bottleneck) if bottleneck else None
         self.width = bottleneck or hidden
         self.pooler, self.dropout, self.normalize, self.precision = pooler, dropout, normalize, precision
@@ -52,7 +52,7 @@ class TextEncoder(nn.Module):
         own = getattr(backbone, "pooler", None)
         if pooler == "pooler" and own is None:
             raise ConfigError("tf_pooler: pooler needs a transformer with a pooling layer, this one has none")
-        if pooler != "pooler" and own is not None:
+        if pooler != "pooler" and isinstance(own, nn.Module):
             own.requires_grad_(False)
 
     @property
@@ -60,11 +60,12 @@ class TextEncoder(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, ids_BT: Tensor, lengths_B: Tensor, keys_B: Tensor | None = None) -> Tensor:
-        """Embeddings [B, D] in float32 (float64 for a float64 model).
+        """Embeddings [B, D] in float32 (float64 for a float64 model); a text of no tokens is one padding token.
 
         Args:
             keys_B: int32 dropout key of each text; needed in training mode, see `RowDropout`.
         """
+        lengths_B = lengths_B.clamp(min=1)
         mask_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < lengths_B[:, None]
         with self._row_dropout(keys_B):
             with self._autocast():
@@ -80,7 +81,10 @@ class TextEncoder(nn.Module):
             return contextlib.nullcontext(), replay
 
         kwargs = {"use_reentrant": False, "context_fn": contexts}
-        self.tf.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)  # type: ignore[operator]
+        try:
+            self.tf.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)  # type: ignore[operator]
+        except ValueError as error:
+            raise ConfigError(f"grad_checkpointing: {error}; set it to false for this model") from error
 
     def _project(self, x: Tensor) -> Tensor:
         if self.bottleneck is not None:
@@ -112,9 +116,19 @@ class TextEncoder(nn.Module):
             return
         if keys_B is None:
             raise ValueError("keys: a dropout key for each text is needed in training mode")
-        with RowDropout(keys_B) as self._active:
-            yield
-        self._active = None
+        try:
+            with RowDropout(keys_B) as self._active:
+                yield
+        finally:
+            self._active = None
+
+
+def hidden_width(backbone: nn.Module) -> int:
+    """Width H of the token vectors a transformer gives; ConfigError if its config does not tell."""
+    width = getattr(backbone.config, "hidden_size", None)
+    if not isinstance(width, int):
+        raise ConfigError(f"tf: {type(backbone).__name__} tells no hidden_size: it is not a model of text alone")
+    return width
 
 
 def _widen(x: Tensor) -> Tensor:

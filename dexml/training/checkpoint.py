@@ -45,7 +45,7 @@ class TrainState:
     """What must be the same on resume: config, data, number of processes."""
 
 
-# --- a folder of checkpoints --------------------------------------------------------------------------------------------
+# --- a folder of checkpoints ----------------------------------------------------------------------------------------
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -81,7 +81,7 @@ def newest(folder: Path) -> Path | None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Deletes checkpoints but the newest `keep` and the best model each of them knows, and what a killed writer left."""
+    """Deletes all but the newest `keep` checkpoints and the best one each of these names, and what a kill left."""
     found = checkpoints(folder)
     best = {_best_step(path) for path in found[-keep:]}
     for path in found[:-keep]:
@@ -105,7 +105,7 @@ def forget_after(folder: Path, step: int) -> None:
             remove_directory(path)
 
 
-# --- one checkpoint -----------------------------------------------------------------------------------------------------
+# --- one checkpoint -------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(
@@ -171,7 +171,9 @@ def check_identity(path: Path, before: Mapping[str, Any], cfg: Config, now: Mapp
         raise CheckpointError(f"{path} was written with other settings ({changes}); set them back, or --resume never")
     parts = [part for part, value in now["data"].items() if before["data"].get(part) != value]
     if parts:
-        raise CheckpointError(f"{path}: the data have changed since ({', '.join(parts)}); start over with --resume never")
+        raise CheckpointError(
+            f"{path}: the data have changed since ({', '.join(parts)}); start over with --resume never"
+        )
     if before["processes"] != now["processes"]:
         raise CheckpointError(
             f"{path} was written by {before['processes']} processes, now there are {now['processes']}: "

@@ -50,7 +50,7 @@ def clip_(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
 
 
 class LossScale:
-    """Keeps float16 gradients in range: the cached gradients are multiplied by `value`, the summed gradient divided by it.
+    """Keeps float16 gradients in range: cached gradients are multiplied by `value`, the summed gradient divided by it.
 
     Halves when a gradient overflows (that update is skipped on every rank), doubles after `patience` good updates.
     Always 1 when not needed.

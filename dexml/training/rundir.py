@@ -1,4 +1,4 @@
-"""The folder of a run: its config, log, metrics and checkpoints, and the rules for starting in a folder that is in use."""
+"""The folder of a run: its config, metrics and checkpoints, and the rules for starting in a folder that is in use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-from pathlib import Path
 from typing import Any
 
 from scipy.sparse import csr_matrix, save_npz
@@ -71,11 +70,14 @@ class RunFolder:
     def check_model(self) -> None:
         """ConfigError unless the folder holds an exported model and this config reads texts and splits as it did."""
         if not (self.best / "model.safetensors").exists():
-            raise ConfigError(f"{self.best} holds no exported model: has the run of this config ended, with save: true?")
+            raise ConfigError(
+                f"{self.best} holds no exported model: has the run of this config ended, with save: true?"
+            )
         changes = [change for key, change in self._changes().items() if key in MODEL_KEYS]
         if changes:
             raise ConfigError(
-                f"{self.best} was trained with other settings ({', '.join(changes)}): evaluate {self.path / 'config.yaml'}"
+                f"{self.best} was trained with other settings ({', '.join(changes)}): "
+                f"evaluate {self.path / 'config.yaml'}"
             )
 
     def _changes(self) -> dict[str, str]:
@@ -123,7 +125,7 @@ class RunFolder:
         self._write_tsv(entries)
 
     def _write_tsv(self, entries: list[dict[str, Any]]) -> None:
-        lines = []
+        lines: list[str] = []
         for entry in entries:
             if not lines:
                 lines.append("\t".join(["", *metric_columns(entry), "loss"]))

@@ -8,7 +8,7 @@ from dexml.config import Config, ConfigError
 
 
 def tracker_names(cfg: Config) -> list[str]:
-    """The trackers that `tracker` lists; ConfigError for one that Accelerate lacks or whose package is not installed."""
+    """The trackers that `tracker` lists; ConfigError for one that Accelerate lacks or that is not installed."""
     if cfg.tracker == "none":
         return []
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers

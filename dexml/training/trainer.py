@@ -41,7 +41,7 @@ from dexml.training.directory import verify, write_directory
 from dexml.training.log import log_to, start_log
 from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
 from dexml.training.progress import Bar
-from dexml.training.rng import rng_state
+from dexml.training.rng import rng_state, seed_rng
 from dexml.training.rundir import RunFolder
 from dexml.training.trackers import tracker_config, tracker_names
 
@@ -54,11 +54,10 @@ class Trainer:
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
-        self.accelerator = launch(
-            cfg.num_processes, log_with=tracker_names(cfg) or None, project_dir=str(cfg.out_dir)
-        )
+        self.accelerator = launch(cfg.num_processes, log_with=tracker_names(cfg) or None, project_dir=str(cfg.out_dir))
         self.world = World.of(self.accelerator)
         start_log(self.world.is_main)
+        seed_rng(cfg.seed)
         log.info("rank %d of %d on %s", self.world.rank, self.world.size, self.world.device)
         self.folder = RunFolder(cfg)
         self.session = Session(cfg, self.world)
@@ -234,7 +233,9 @@ class Trainer:
             raise FloatingPointError(f"step {self.state.step}: the loss is {loss}; nothing was updated")
         self.state.zero_losses = self.state.zero_losses + 1 if loss == 0 else 0
         if self.state.zero_losses == ZERO_LOSSES:
-            raise FloatingPointError(f"the loss was exactly 0 for {ZERO_LOSSES} steps: do all points have the same labels?")
+            raise FloatingPointError(
+                f"the loss was exactly 0 for {ZERO_LOSSES} steps: do all points have the same labels?"
+            )
 
     def _end_epoch(self, epoch: int) -> bool:
         """Evaluates and mines when due after `epoch` epochs; True if it did."""
@@ -267,7 +268,9 @@ class Trainer:
         better = selects and value > state.best.get("value", -math.inf)
         if better:
             state.best = {"value": value, "step": state.step}
-        log.info("epoch %d/%d, loss %.4f, %s: %s%s", epoch, cfg.num_epochs, loss, split, _short(metrics), " (best)" * better)
+        log.info(
+            "epoch %d/%d, loss %.4f, %s: %s%s", epoch, cfg.num_epochs, loss, split, _short(metrics), " (best)" * better
+        )
         numbers = {f"{split}/{name}": value for name, value in metrics.items() if "@" in name}
         self.accelerator.log(numbers, step=state.step)
         self.world.on_main(lambda: self.folder.record(entry))

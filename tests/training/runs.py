@@ -1,0 +1,72 @@
+"""Runs of seconds on the toy data set, and what must be equal between two of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dexml.config import Config, load_config
+from dexml.training.checkpoint import checkpoints
+from dexml.training.trainer import Trainer
+from tests.helpers.models import toy_config
+
+
+def config(root: Path, **keys: Any) -> Config:
+    """`toy_config` with these keys; the folder of the run is named by `expname`."""
+    return load_config([], toy_config(root, **{"num_threads": 1, **keys}))
+
+
+def train(root: Path, **keys: Any) -> tuple[Config, dict[str, Any]]:
+    cfg = config(root, **keys)
+    return cfg, Trainer(cfg).fit()
+
+
+def started(cfg: Config) -> Trainer:
+    """A trainer that is ready for its first step."""
+    trainer = Trainer(cfg)
+    trainer._build()
+    trainer._restore()
+    trainer.bar = _NoBar()  # type: ignore[assignment]
+    trainer.session.encoder.train()
+    return trainer
+
+
+class _NoBar:
+    def tick(self, n: int = 1, note: str = "") -> None: ...
+
+
+def batches(trainer: Trainer, epoch: int = 0) -> list[Any]:
+    from dexml.data.batching import epoch_batches
+
+    return list(epoch_batches(trainer.session.train_rows, trainer.batch_size, trainer.cfg.seed, epoch))
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in trainer.session.encoder.state_dict().items()}
+
+
+def result(run: Path) -> dict[str, Any]:
+    """Everything a run leaves that does not name its folder or the time: files, and tensors of its last checkpoint."""
+    files = ["metrics.json", "metrics.jsonl", "metrics.tsv", "best/model.safetensors", "best/label_embeddings.safetensors"]
+    last = checkpoints(run / "checkpoints")[-1]
+    state = json.loads((last / "state.json").read_text())
+    state.pop("identity")
+    tensors = {name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer", "rng")}
+    return {"files": {name: (run / name).read_bytes() for name in files}, "state": state, "tensors": tensors}
+
+
+def assert_same_result(one: Path, two: Path) -> None:
+    """Bit for bit."""
+    a, b = result(one), result(two)
+    assert a["state"] == b["state"]
+    for name, content in a["files"].items():
+        assert content == b["files"][name], name
+    for file, tensors in a["tensors"].items():
+        assert tensors.keys() == b["tensors"][file].keys()
+        for name, value in tensors.items():
+            assert torch.equal(value, b["tensors"][file][name]), f"{file}: {name}"
