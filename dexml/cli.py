@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(work: Callable[[], None]) -> int:
     """Runs `work`; an error in what the user gave is told in its own words, without a traceback."""
-    import os
-
     try:
         work()
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
@@ -111,7 +110,15 @@ def prepare(words: Sequence[str]) -> None:
     parser.add_argument("name", choices=["iconclass"])
     parser.add_argument("--root", type=Path, default=Path("Datasets"), help="folder of the data sets")
     args = parser.parse_args(words)
+    from dexml.data.files import DataError
     from dexml.data.formats import prepare_iconclass
+
+    try:
+        args.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--root {args.root}: cannot make that folder ({error})") from error
+    if not os.access(args.root, os.W_OK | os.X_OK):
+        raise DataError(f"--root {args.root}: no write permission: name another folder")
 
     print(prepare_iconclass(args.root))
 

@@ -91,9 +91,6 @@ class Session:
                 f"tf_token_type: '{cfg.tokenizer_name}' has token ids up to {tokenizer.vocab_size - 1}, "
                 f"'{cfg.tf}' knows {config.vocab_size}: name the tokenizer made for this model"  # type: ignore[union-attr]
             )
-        positions = getattr(config, "max_position_embeddings", cfg.tf_max_len)
-        if cfg.tf_max_len > positions:
-            raise ConfigError(f"tf_max_len is {cfg.tf_max_len} but '{cfg.tf}' reads {positions} tokens at most")
         return encoder
 
     @cached_property

@@ -33,7 +33,7 @@ def main(words: list[str]) -> None:
     data = Dataset.load(cfg.data_dir)
     texts = data.tst.texts.read(list(EXAMPLES))
     for row, text, found in zip(EXAMPLES, texts, Bundle.load(cfg.out_dir / "best").predict(texts, 5), strict=True):
-        truth = {data.label_texts[i] for i in data.tst.relevance[row].indices}
+        truth = {data.label_texts[i] for i in data.tst.relevance[row].indices.tolist()}
         print(f"\n{text}\n  labels:      {', '.join(sorted(truth))}")
         print("  predictions: " + ", ".join(f"{'*' * (label in truth)}{label} {score:.2f}" for label, score in found))
     print(f"\n(* = right)  The encoder, its labels and their index are in {cfg.out_dir / 'best'}; try:")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 Ints = NDArray[np.int64]
-SMALL_CHUNK = 512  # tokens
+SMALL_CHUNK = 2048  # padded tokens; below this, work on the weights outweighs work on the tokens
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -56,8 +56,8 @@ class Batch:
 
 
 def epoch_batches(points: Ints, size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch: `points` in an order drawn from (seed, epoch), cut into batches of `size`; the last may be
-    short. `start` skips that many batches."""
+    """The batches of an epoch from number `start` on: `points` in an order drawn from (seed, epoch), cut into `size`
+    each; the last may be short."""
     order = np.random.default_rng([seed, epoch]).permutation(points)
     per_epoch = steps_per_epoch(len(points), size)
     for i in range(start, per_epoch):
@@ -72,8 +72,8 @@ def sample_kept(cells: csr_matrix, take: int, seed: int, batch: Batch) -> NDArra
     """Marks `take` cells of each row of `cells` [G, L] (all, where a row has fewer), drawn without replacement with
     probability proportional to their values.
 
-    An exponential clock of rate r rings on each cell and the first `take` of a row are kept (Efraimidis & Spirakis 2006).
-    The clocks depend on (seed, epoch, step, point, label) alone.
+    An exponential clock of rate r rings on each cell and the first `take` of a row are kept (Efraimidis and Spirakis
+    2006). The clocks depend on (seed, epoch, step, point, label) alone.
     """
     rows = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
     bits = hash64(seed, batch.epoch, batch.step, batch.points[rows], cells.indices.astype(np.int64))
@@ -108,7 +108,7 @@ def length_chunks(lengths: Ints, max_rows: int, token_budget: int) -> list[Ints]
 
 
 def take_padded(flat: Ints, offsets: Ints, rows: Ints, pad_id: int) -> tuple[Ints, Ints]:
-    """Rows of a ragged array (row i is flat[offsets[i]:offsets[i+1]]) as ids [B, T], padded on the right, and lengths [B]."""
+    """Rows of a ragged array (row i: flat[offsets[i]:offsets[i+1]]): ids [B, T] padded on the right, lengths [B]."""
     lengths = offsets[rows + 1] - offsets[rows]
     place = np.arange(int(lengths.max(initial=1)))
     real = place < lengths[:, None]

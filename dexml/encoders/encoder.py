@@ -20,6 +20,8 @@ from dexml.encoders.encode import BLOCK, evaluating
 from dexml.encoders.pretrained import load_backbone, model_folder, position_limit, quiet, resolve_precision
 from dexml.encoders.text import Pooler, TextEncoder
 
+LONGEST = 1 << 20  # tokens; where nothing sets a limit
+
 
 class Encoder:
     """A text encoder with its tokenizer.
@@ -76,8 +78,7 @@ class Encoder:
         tokenizer = load_tokenizer(str(layout.transformer))
         if layout.lowercase:
             _check_lowercase(tokenizer, folder)
-        limit = position_limit(backbone) or tokenizer.model_max_length
-        return cls(model.to(device).eval(), tokenizer, min(layout.max_len or tokenizer.model_max_length, limit))
+        return cls(model.to(device).eval(), tokenizer, _longest(layout.max_len, tokenizer, backbone))
 
     def encode(self, texts: Sequence[str], batch_size: int = 256, max_len: int | None = None) -> NDArray[np.float32]:
         """Embeddings [N, D] of N texts, stripped, `batch_size` at a time, cut at `max_len` tokens."""
@@ -101,7 +102,7 @@ class Encoder:
 
         Each file appears complete, modules.json last. ConfigError if sentence-transformers cannot pool like this model.
         """
-        folder, model = Path(folder), self.model
+        folder, model = Path(folder).resolve(), self.model
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.model_max_length, self.tokenizer.padding_side = self.max_len, "right"
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
@@ -128,6 +129,13 @@ def _fill(linear: nn.Linear, weights: dict[str, Tensor], folder: Path) -> None:
     if wanted != found:
         raise ConfigError(f"{folder}: a Dense module has shape {found}, the modules beside it ask for {wanted}")
     linear.load_state_dict(weights)
+
+
+def _longest(told: int | None, tokenizer: Any, backbone: nn.Module) -> int:
+    """Tokens of the longest text: as told, else what tokenizer and config say, never more than there are positions."""
+    config_says = getattr(backbone.config, "max_position_embeddings", None) or LONGEST
+    wanted = told or min(tokenizer.model_max_length, config_says)
+    return min(wanted, position_limit(backbone) or LONGEST)
 
 
 def _check_lowercase(tokenizer: Any, folder: Path) -> None:

@@ -74,7 +74,9 @@ def _from_pretrained(
         _set_dropout(config, dropout)
     if hasattr(config, "use_cache"):
         config.use_cache = False  # keys and values for generating text: memory for nothing
-    auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+    # T5EncoderModel and its like save a config that no longer says is_encoder_decoder
+    half = config.is_encoder_decoder or any(name.endswith("EncoderModel") for name in config.architectures or ())
+    auto = AutoModelForTextEncoding if half else AutoModel
     options = {
         "config": config,
         "trust_remote_code": trust_remote_code,
@@ -161,8 +163,10 @@ def build_encoder(cfg: Config, device: torch.device) -> TextEncoder:
     """The encoder a config describes, on `device`, with new projection weights drawn from `seed`.
 
     Raises:
-        ConfigError: see `load_backbone`; or texts may be longer than the model has positions.
+        ConfigError: see `load_backbone`; keys that contradict each other or the model.
     """
+    if cfg.compile and cfg.grad_checkpointing:
+        raise ConfigError("compile and grad_checkpointing cannot be used together: set one of them to false")
     backbone = load_backbone(
         cfg.tf,
         pooling_layer=cfg.tf_pooler == "pooler",

@@ -80,9 +80,11 @@ class TextEncoder(nn.Module):
             replay = RowDropout(drop.keys, drop.site) if drop else contextlib.nullcontext()
             return contextlib.nullcontext(), replay
 
-        kwargs = {"use_reentrant": False, "context_fn": contexts}
+        # the older name is deprecated in transformers 5 and the only one in transformers 4
+        names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+        enable: Any = next(getattr(self.tf, name) for name in names if hasattr(self.tf, name))
         try:
-            self.tf.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)  # type: ignore[operator]
+            enable({"use_reentrant": False, "context_fn": contexts})
         except ValueError as error:
             raise ConfigError(f"grad_checkpointing: {error}; set it to false for this model") from error
 

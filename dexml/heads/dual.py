@@ -111,7 +111,9 @@ class DualEncoder:
 
     def _topk(self, batch: Batch) -> TopK:
         cfg = self.cfg
-        k = cfg.topk_K
-        if isinstance(k, str):
+        k: int | Tensor
+        if isinstance(cfg.topk_K, str):
             k = torch.from_numpy(num_pos(self.split.relevance, batch)).to(self.world.device)
+        else:
+            k = cfg.topk_K
         return TopK(k, cfg.topk_alpha, cfg.topk_cdf, cfg.topk_solver, cfg.topk_n_iter)

@@ -1,5 +1,5 @@
-"""Gradient caching: encode without a graph, take the loss gradient at the embeddings, encode again chunk by chunk with a
-graph and push the gradient through (Gao et al. 2021, arXiv 2101.06983).
+"""Gradient caching: encode without a graph, take the loss gradient at the embeddings, encode again chunk by chunk
+with a graph and push the gradient through (Gao et al. 2021, arXiv 2101.06983).
 
 Memory holds one chunk's activations however many texts there are. Both passes give the same vectors because dropout is
 a function of the text (`RowDropout`) and a chunk is padded the same way twice. Where all texts fit the budget

@@ -91,11 +91,12 @@ class Shortlist:
 
     def load_initial(self, path: str, shape: tuple[int, int]) -> None:
         """Takes the lists of an npz file (points x labels), the key `trn_shorty`."""
-        lists = load_npz(path).tocsr()
+        lists = csr_matrix(load_npz(path))
         if lists.shape != shape:
             raise DataError(f"trn_shorty: {path} is {lists.shape}, this data set needs {shape} (points, labels)")
+        lists = lists.astype(np.float32)
         lists.data[:] = 1
-        self.lists = lists.astype(np.float32)
+        self.lists = lists
 
     def save(self, folder: Path) -> None:
         if self.lists is not None:
@@ -103,7 +104,7 @@ class Shortlist:
 
     def load(self, folder: Path) -> None:
         path = folder / SHORTLIST_FILE
-        self.lists = load_npz(path).tocsr() if path.exists() else None
+        self.lists = csr_matrix(load_npz(path)) if path.exists() else None
 
 
 def make_label_side(cfg: Config, shape: tuple[int, int]) -> LabelSide:

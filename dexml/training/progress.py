@@ -10,6 +10,7 @@ from functools import cache
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 log = logging.getLogger(__name__)
 EVERY = 30.0  # seconds between lines where there is no terminal
@@ -23,7 +24,7 @@ def _screen() -> Progress:
         BarColumn(20),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True)
 

@@ -92,6 +92,7 @@ class Trainer:
         self.batch_size = cfg.bsz * self.world.size * cfg.grad_accum
         self.per_epoch = steps_per_epoch(len(session.train_rows), self.batch_size)
         self.total = self.per_epoch * cfg.num_epochs
+        self.resumed = self.world.on_main(self._checkpoint_to_resume)
         self.world.on_main(self._open)
         self._describe()
 
@@ -130,7 +131,7 @@ class Trainer:
     def _restore(self) -> None:
         self.state = TrainState()
         self.tested: tuple[int, dict[str, Any], Predictions] | None = None
-        path = self.world.on_main(self._checkpoint_to_resume)
+        path = self.resumed
         if path is not None:
             self.state = load_checkpoint(path, self.session.encoder, self.optimizer, self.world.rank)
             self.head.side.load(path)
@@ -305,8 +306,8 @@ class Trainer:
             embeddings = self.session.retrieve().all_labels()
             self.world.on_main(lambda: self._write_bundle(embeddings))
         self.accelerator.log({f"test/{name}": value for name, value in metrics.items() if "@" in name})
-        self.accelerator.end_training()
         self.world.on_main(lambda: self.folder.finish(metrics))
+        self.accelerator.end_training()  # last, because it also ends the process group
         return metrics
 
     def _test_best(self) -> tuple[dict[str, Any], Predictions]:

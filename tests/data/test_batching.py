@@ -22,7 +22,7 @@ from dexml.data.batching import (
 
 
 def test_hash_is_splitmix64_chained() -> None:
-    # priority(0) of the label-tree spec: M(M(M(M(seed) ^ epoch) ^ sample) ^ i) with all words 0 and with (6088, 1, 42, 0)
+    # M(M(M(M(seed) ^ epoch) ^ sample) ^ i), M one step of the generator
     assert int(hash64(0, 0, 0, 0)) == 0x2130748AAAC80268
     assert int(hash64(6088, 1, 42, 0)) == 0xD422912CE77AD6C3
     order = np.argsort(hash64(0, 0, 0, np.arange(10)))
@@ -66,7 +66,9 @@ def test_a_points_draw_does_not_depend_on_the_batch_around_it() -> None:
     matrix, points = cells(), np.arange(40)
     whole = sample_kept(matrix, 2, 0, Batch(points, 1, 9))
     begin = matrix.indptr[10]
-    assert np.array_equal(sample_kept(matrix[10:25], 2, 0, Batch(points[10:25], 1, 9)), whole[begin : matrix.indptr[25]])
+    assert np.array_equal(
+        sample_kept(matrix[10:25], 2, 0, Batch(points[10:25], 1, 9)), whole[begin : matrix.indptr[25]]
+    )
     assert not np.array_equal(sample_kept(matrix, 2, 0, Batch(points, 1, 10)), whole)
 
 

@@ -12,7 +12,6 @@ from tests.helpers.models import make_model
 from tests.helpers.processes import run_ranks
 from tests.helpers.step import CASES
 
-
 FILTERS = [f"{point} {label}" for point in (0, 1, 49) for label in range(0, 29, 2)]
 
 

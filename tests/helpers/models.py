@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,42 @@ from tests.helpers.datasets import make_tokenizer, make_toy
 
 
 def make_model(folder: Path, kind: str = "bert", width: int = 32, layers: int = 2, **settings: Any) -> Path:
-    """A random 2-layer BERT or DistilBERT with a tokenizer for `make_toy`, saved for `from_pretrained`."""
-    from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
+    """A random transformer of 2 heads with a tokenizer for `make_toy`, saved for `from_pretrained`.
+
+    kind: bert, roberta and mpnet (positions count from 1), distilbert, qwen2 (causal, one key-value head), t5.
+    """
+    import transformers
 
     make_tokenizer(folder)
     torch.manual_seed(0)
-    if kind == "bert":
-        shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2}
-        config = BertConfig(vocab_size=64, intermediate_size=2 * width, max_position_embeddings=64, **shape, **settings)
-        BertModel(config).save_pretrained(folder)
-    else:
-        shape = {"dim": width, "n_layers": layers, "n_heads": 2, "hidden_dim": 2 * width}
-        config = DistilBertConfig(vocab_size=64, max_position_embeddings=64, **shape, **settings)
-        DistilBertModel(config).save_pretrained(folder)
+    name, shape = _SHAPES[kind](width, layers)
+    config = getattr(transformers, f"{name}Config")(**({"vocab_size": 64, "pad_token_id": 0} | shape | settings))
+    getattr(transformers, f"{name}Model")(config).save_pretrained(folder)
     return folder
+
+
+def _bert_like(name: str) -> Callable[[int, int], tuple[str, dict[str, int]]]:
+    def shape(width: int, layers: int) -> tuple[str, dict[str, int]]:
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2}
+        return name, {"intermediate_size": 2 * width, "max_position_embeddings": 64, **sizes}
+
+    return shape
+
+
+_SHAPES: dict[str, Callable[[int, int], tuple[str, dict[str, int]]]] = {
+    "bert": _bert_like("Bert"),
+    "roberta": _bert_like("Roberta"),
+    "mpnet": _bert_like("MPNet"),
+    "qwen2": lambda width, layers: ("Qwen2", {**_bert_like("")(width, layers)[1], "num_key_value_heads": 1}),
+    "distilbert": lambda width, layers: (
+        "DistilBert",
+        {"dim": width, "n_layers": layers, "n_heads": 2, "hidden_dim": 2 * width, "max_position_embeddings": 64},
+    ),
+    "t5": lambda width, layers: (
+        "T5",
+        {"d_model": width, "num_layers": layers, "num_heads": 2, "d_kv": width // 2, "d_ff": 2 * width},
+    ),
+}
 
 
 def toy_config(root: Path, **keys: Any) -> dict[str, Any]:

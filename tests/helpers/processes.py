@@ -18,7 +18,7 @@ def free_port() -> int:
 
 
 def run_ranks(n: int, module: str, *args: str, timeout: float = 240) -> list[str]:
-    """Runs `python -m module args` as ranks 0..n-1 and returns what each printed; AssertionError with it if one failed."""
+    """Runs `python -m module args` as ranks 0..n-1 and returns what each printed; AssertionError if one failed."""
     port = str(free_port())
     world = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_WORLD_SIZE": str(n)}
     ranks = []

@@ -1,4 +1,4 @@
-"""One training step in float64 on every rank of a world: `python -m tests.helpers.step ROOT OUT` saves rank 0's gradients.
+"""One float64 training step on every rank of a world: `python -m tests.helpers.step ROOT OUT` saves the gradients.
 
 The global batch is the same 11 points whatever the number of processes; 11 queries and 29 labels split unevenly.
 """

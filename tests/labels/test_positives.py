@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -40,7 +42,7 @@ def test_shards_together_hold_what_the_loop_finds(seed: int, take: int, shards: 
     assert np.array_equal(pool, np.unique(pool))
     seen = {}
     bounds = [s * len(pool) // shards for s in range(shards + 1)]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         found = cells.on_shard(pool, slice(low, high), CPU)
         found.validate(high - low)
         for row, col, weight, role in zip(found.rows, found.cols, found.weights, found.role, strict=True):

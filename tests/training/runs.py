@@ -52,7 +52,13 @@ def weights(trainer: Trainer) -> dict[str, Tensor]:
 
 def result(run: Path) -> dict[str, Any]:
     """Everything a run leaves that does not name its folder or the time: files, and tensors of its last checkpoint."""
-    files = ["metrics.json", "metrics.jsonl", "metrics.tsv", "best/model.safetensors", "best/label_embeddings.safetensors"]
+    files = [
+        "metrics.json",
+        "metrics.jsonl",
+        "metrics.tsv",
+        "best/model.safetensors",
+        "best/label_embeddings.safetensors",
+    ]
     last = checkpoints(run / "checkpoints")[-1]
     state = json.loads((last / "state.json").read_text())
     state.pop("identity")

@@ -102,7 +102,7 @@ def test_what_the_label_side_writes_is_part_of_it(tmp_path: Path) -> None:
     model = make_model()
     optimizer = make_optimizer(Config(), model, 0.1)
     extra = lambda path: (path / "memory.bin").write_bytes(b"123")  # noqa: E731
-    path = save_checkpoint(tmp_path, TrainState(step=5), model, optimizer, [rng_state()], extra)  # type: ignore[arg-type]
+    path = save_checkpoint(tmp_path, TrainState(step=5), model, optimizer, [rng_state()], extra)
     assert "memory.bin" in json.loads((path / "manifest.json").read_text())
     (path / "memory.bin").write_bytes(b"124")
     with pytest.raises(CheckpointError, match=r"memory\.bin"):
@@ -191,7 +191,10 @@ def test_the_same_run_may_go_on_with_other_settings_of_place_and_speed() -> None
     ("changes", "message"),
     [
         ({"config": Config(lr=2e-4, tau=0.1).to_dict()}, r"other settings \(tau: 0.1 -> 0.05, lr: 0.0002 -> 0.0001\)"),
-        ({"data": {**DATA, "Y.trn.npz": "c"}}, r"data have changed since \(Y.trn.npz\); start over with --resume never"),
+        (
+            {"data": {**DATA, "Y.trn.npz": "c"}},
+            r"data have changed since \(Y.trn.npz\); start over with --resume never",
+        ),
         ({"processes": 4}, "was written by 4 processes, now there are 1: start as many"),
         ({"config": {**Config().to_dict(), "gone": 1}}, "another version of dexml"),
     ],

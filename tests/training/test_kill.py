@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ SHORTLIST = {
     "num_neg_samples": 2,
     "eval_interval": 1,
 }
-VARIANTS = {"all": {}, "shortlist": SHORTLIST}
+VARIANTS: dict[str, dict[str, Any]] = {"all": {}, "shortlist": SHORTLIST}
 
 
 def write(root: Path, expname: str, **keys: Any) -> Path:
@@ -34,28 +35,35 @@ def run_folder(root: Path, expname: str) -> Path:
     return root / "Results" / "DEXML" / "Toy" / expname
 
 
-def killed_run(start: Callable[[Path], Any], root: Path, name: str, n_kills: int, **keys: Any) -> None:
-    """Kills a run `n_kills` times, the last while it exports, and compares its end with an undisturbed run."""
-    calm, run = write(root, f"{name}-calm", **keys), run_folder(root, name)
-    assert start(calm).wait() == 0
-    config = write(root, name, **keys)
-    for moment in kills.moments(run, n_kills - 1, seed=n_kills):
-        assert kills.kill_at(start(config), run, moment()), "the run ended before it could be killed"
-    assert kills.kill_at(start(config), run, kills.while_exporting)
-    assert not (run / "metrics.json").exists()
-    assert start(config).wait() == 0
-    assert_same_result(run, run_folder(root, f"{name}-calm"))
+def check_end(run: Path, calm: Path) -> None:
+    assert_same_result(run, calm)
     assert "resuming from" in (run / "log.txt").read_text()
     assert not [path.name for path in run.rglob(".*")], "nothing half-written is left"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_three_kills_leave_no_trace(root: Path, variant: str) -> None:
-    killed_run(kills.start_fork, root, f"forked-{variant}", 3, save_interval=2, **VARIANTS[variant])
+def test_kills_in_training_saving_evaluating_and_exporting_leave_no_trace(root: Path, variant: str) -> None:
+    name, keys = f"forked-{variant}", {"save_interval": 2, **VARIANTS[variant]}
+    assert kills.run_to(write(root, f"{name}-calm", **keys)) == 0
+    config, run = write(root, name, **keys), run_folder(root, name)
+    for seed, moment in enumerate(["saving", "training", "saving", "evaluating", "exporting"]):
+        assert kills.run_to(config, moment, seed) == -signal.SIGKILL, moment
+        assert not (run / "metrics.json").exists()
+    assert kills.run_to(config) == 0
+    check_end(run, run_folder(root, f"{name}-calm"))
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_ten_kills_of_the_program_leave_no_trace(root: Path, variant: str) -> None:
-    keys = {"num_epochs": 10, "save_interval": 1, **VARIANTS[variant]}
-    killed_run(kills.start_program, root, f"program-{variant}", 10, **keys)
+    name, keys = f"program-{variant}", {"num_epochs": 20, "save_interval": 1, **VARIANTS[variant]}
+    assert kills.start_program(write(root, f"{name}-calm", **keys)).wait() == 0
+    config, run = write(root, name, **keys), run_folder(root, name)
+    draw = random.Random(10)
+    for number in range(10):
+        process = kills.start_program(config)
+        saving = number % 3 == 0
+        moment = kills.while_saving(run) if saving else kills.after_progress(run, draw.uniform(0, 0.1))
+        assert kills.kill_at(process, moment), "the run ended before it could be killed"
+    assert kills.start_program(config).wait() == 0
+    check_end(run, run_folder(root, f"{name}-calm"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_the_optimiser_is_the_one_named(optim: str, kind: str) -> None:
 
 def test_frozen_parameters_are_left_out() -> None:
     model = make_model()
-    model[0].weight.requires_grad = False  # type: ignore[index, union-attr]
+    model[0].weight.requires_grad = False  # type: ignore[index]
     groups = make_optimizer(Config(), model, lr=0.1).param_groups
     assert sum(len(group["params"]) for group in groups) == 4
 
@@ -65,7 +66,7 @@ def test_the_schedule_rises_linearly_to_1_and_falls_linearly_to_the_last_step() 
     factors = [schedule(update, 100, 0.1) for update in range(100)]
     assert factors[:11] == pytest.approx([i / 11 for i in range(1, 12)])
     assert factors[10] == 1 == max(factors)
-    falls = {round(a - b, 12) for a, b in zip(factors[10:-1], factors[11:], strict=True)}
+    falls = {round(a - b, 12) for a, b in pairwise(factors[10:])}
     assert falls == {round(1 / 90, 12)}
     assert factors[-1] == pytest.approx(1 / 90)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from scipy.sparse import load_npz, save_npz
+from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from dexml.config import Config, ConfigError
 from dexml.data.tokenizer import load_tokenizer
@@ -69,7 +69,11 @@ def test_a_run_goes_on_from_a_named_checkpoint_and_forgets_later_ones(
     first = cfg.out_dir / "checkpoints" / "step-00000002"
     again = config(root, **keys, resume=str(first))
     killed_at(again, 4, monkeypatch)
-    assert [path.name for path in checkpoints(cfg.out_dir / "checkpoints")] == ["step-00000001", first.name, "step-00000003"]
+    assert [path.name for path in checkpoints(cfg.out_dir / "checkpoints")] == [
+        "step-00000001",
+        first.name,
+        "step-00000003",
+    ]
     assert not (cfg.out_dir / "metrics.json").exists(), "the run is not complete any more"
     train(root, **keys)
     assert_same_result(cfg.out_dir, whole.out_dir)
@@ -111,16 +115,15 @@ def test_other_settings_data_or_checkpoints_are_refused_before_training(
     with pytest.raises(CheckpointError, match="name a step-"):
         train(root, **{**keys, "expname": "elsewhere", "resume": str(whole.out_dir / "best")})
     shutil.copytree(root / "Datasets" / "Toy", tmp_path / "Toy")
-    truth = load_npz(tmp_path / "Toy" / "Y.trn.npz").tolil()
-    truth[0, 0] = 1 - truth[0, 0]
-    save_npz(tmp_path / "Toy" / "Y.trn.npz", truth.tocsr())
+    truth = csr_matrix(load_npz(tmp_path / "Toy" / "Y.trn.npz"))
+    truth.data[0] = 2
+    save_npz(tmp_path / "Toy" / "Y.trn.npz", truth)
     with pytest.raises(CheckpointError, match=r"data have changed since \(Y.trn.npz\)"):
         train(root, **{**keys, "expname": "elsewhere", "data_root": str(tmp_path), "resume": first})
+    assert not config(root, expname="elsewhere").out_dir.exists()
 
 
-def test_a_run_whose_best_model_is_lost_does_not_go_on_silently(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_whose_best_model_is_lost_does_not_go_on_silently(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"expname": "lost", "save_interval": 1, "save_keep": 1, **SHORT}
     cfg = config(root, **keys)
     killed_at(cfg, 5, monkeypatch)

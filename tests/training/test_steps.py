@@ -53,7 +53,9 @@ def test_two_small_batches_accumulated_equal_a_large_one(root: Path) -> None:
 def test_the_learning_rate_of_a_step_is_that_of_the_schedule(trainer: Trainer) -> None:
     for number, batch in enumerate(batches(trainer)):
         trainer._step(batch)
-        assert trainer.optimizer.param_groups[0]["lr"] == trainer.lr * schedule(number, trainer.total, trainer.cfg.warmup)
+        assert trainer.optimizer.param_groups[0]["lr"] == trainer.lr * schedule(
+            number, trainer.total, trainer.cfg.warmup
+        )
     assert trainer.state.step == trainer.state.updates == trainer.state.loss_count == trainer.per_epoch
 
 
@@ -128,7 +130,7 @@ def test_a_loss_that_is_not_finite_stops_before_any_update(
 ) -> None:
     before = weights(trainer)
     inject(trainer, monkeypatch, loss=bad)
-    with pytest.raises(FloatingPointError, match="step 0: the loss is .*nothing was updated"):
+    with pytest.raises(FloatingPointError, match=r"step 0: the loss is .*nothing was updated"):
         trainer._step(batches(trainer)[0])
     assert same(before, weights(trainer))
 
