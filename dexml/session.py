@@ -149,6 +149,10 @@ class Session:
 
 
 def share_cores(cfg: Config, world: World) -> None:
-    """Launchers give each process one thread; here the processes of a machine share its cores."""
+    """Launchers give each process one thread; here the processes of a machine share its cores.
+
+    A single process keeps to OMP_NUM_THREADS where it is set.
+    """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-    torch.set_num_threads(cfg.num_threads or max(1, len(os.sched_getaffinity(0)) // local))
+    if cfg.num_threads or world.size > 1 or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cfg.num_threads or max(1, len(os.sched_getaffinity(0)) // local))

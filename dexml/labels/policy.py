@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy.sparse import csr_matrix, load_npz, save_npz
@@ -91,7 +92,10 @@ class Shortlist:
 
     def load_initial(self, path: str, shape: tuple[int, int]) -> None:
         """Takes the lists of an npz file (points x labels), the key `trn_shorty`."""
-        lists = csr_matrix(load_npz(path))
+        try:
+            lists = csr_matrix(load_npz(path))
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise DataError(f"trn_shorty: {path} is no sparse matrix that can be read ({error})") from error
         if lists.shape != shape:
             raise DataError(f"trn_shorty: {path} is {lists.shape}, this data set needs {shape} (points, labels)")
         lists = lists.astype(np.float32)

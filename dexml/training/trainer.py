@@ -12,19 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors.torch import load_file
 
 from dexml.config import Config
 from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
-from dexml.data.tokenizer import load_tokenizer
 from dexml.distributed import World, launch
-from dexml.encoders.encoder import Encoder
 from dexml.encoders.weights import load_weights
 from dexml.evaluation.evaluator import Predictions
 from dexml.heads.dual import DualEncoder, StepStats
-from dexml.hub.bundle import fill_bundle
 from dexml.labels.policy import Shortlist, make_label_side
 from dexml.session import Session
 from dexml.training.checkpoint import (
@@ -37,10 +32,11 @@ from dexml.training.checkpoint import (
     read_state,
     save_checkpoint,
 )
-from dexml.training.directory import verify, write_directory
+from dexml.training.directory import verify
 from dexml.training.log import log_to, start_log
 from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
 from dexml.training.progress import Bar
+from dexml.training.results import export, mine, short
 from dexml.training.rng import rng_state, seed_rng
 from dexml.training.rundir import RunFolder
 from dexml.training.trackers import tracker_config, tracker_names
@@ -242,9 +238,10 @@ class Trainer:
         """Evaluates and mines when due after `epoch` epochs; True if it did."""
         cfg = self.cfg
         due = epoch % cfg.eval_interval == 0 or epoch == cfg.num_epochs
-        mine = isinstance(self.head.side, Shortlist) and epoch >= cfg.hard_neg_start
-        if mine and (due or epoch == cfg.hard_neg_start) and epoch < cfg.num_epochs:
-            self._mine()
+        side, mining = self.head.side, cfg.hard_neg_start <= epoch < cfg.num_epochs
+        if isinstance(side, Shortlist) and mining and (due or epoch == cfg.hard_neg_start):
+            side.set_lists(mine(self.session, cfg.hard_neg_topk), self.session.dataset.n_labels)
+            log.info("mined a shortlist of %d labels a point after epoch %d", cfg.hard_neg_topk, epoch)
         if due:
             self._evaluate(epoch)
         return due
@@ -270,7 +267,7 @@ class Trainer:
         if better:
             state.best = {"value": value, "step": state.step}
         log.info(
-            "epoch %d/%d, loss %.4f, %s: %s%s", epoch, cfg.num_epochs, loss, split, _short(metrics), " (best)" * better
+            "epoch %d/%d, loss %.4f, %s: %s%s", epoch, cfg.num_epochs, loss, split, short(metrics), " (best)" * better
         )
         numbers = {f"{split}/{name}": value for name, value in metrics.items() if "@" in name}
         self.accelerator.log(numbers, step=state.step)
@@ -282,29 +279,16 @@ class Trainer:
         scores = predictions.to_csr(self.session.dataset.n_labels)
         self.world.on_main(lambda: self.folder.write_scores(split, scores))
 
-    def _mine(self) -> None:
-        """A new shortlist for every training point: its nearest labels without its positives and filtered cells."""
-        trn = self.session.dataset.trn
-        known = trn.relevance.astype(bool)
-        if trn.filters is not None:
-            known = known + trn.filters.astype(bool)
-        retriever = self.session.retrieve()
-        k = min(self.cfg.hard_neg_topk, self.session.dataset.n_labels)
-        found = retriever.search(self.session.tokens("trn"), np.arange(len(trn)), k, known.tocsr())
-        self.head.side.set_lists(found.ids, trn.relevance.shape[1])  # type: ignore[attr-defined]
-        log.info("mined a shortlist of %d labels a point after step %d", k, self.state.step)
-
     # --- the end ---
 
     def _finish(self) -> dict[str, Any]:
         metrics, predictions = self._test_best()
         chosen = {"chosen_on": self._watched, "chosen_step": int(self.state.best["step"])} if self.state.best else {}
         metrics = {**metrics, "epochs": self.cfg.num_epochs, "steps": self.state.step, **chosen}
-        log.info("test: %s", _short(metrics))
+        log.info("test: %s", short(metrics))
         if self.cfg.save:
             self._save_scores("tst", predictions)
-            embeddings = self.session.retrieve().all_labels()
-            self.world.on_main(lambda: self._write_bundle(embeddings))
+            export(self.session, self.folder)
         self.accelerator.log({f"test/{name}": value for name, value in metrics.items() if "@" in name})
         self.world.on_main(lambda: self.folder.finish(metrics))
         self.accelerator.end_training()  # last, because it also ends the process group
@@ -319,15 +303,3 @@ class Trainer:
         if self.tested is not None and self.tested[0] == step:
             return self.tested[1:]
         return self.session.evaluate("tst")["tst"]
-
-    def _write_bundle(self, embeddings: torch.Tensor) -> None:
-        cfg, session = self.cfg, self.session
-        encoder = Encoder(session.encoder, load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
-        texts = session.dataset.label_texts
-        write_directory(self.folder.best, lambda p: fill_bundle(p, encoder, texts, embeddings.numpy(), cfg))
-        log.info("bundle: %s", self.folder.best)
-
-
-def _short(metrics: dict[str, Any]) -> str:
-    names = [n for n in ("P@1", "P@3", "P@5", "nDCG@5", "PSP@5", "R@10", "R@100") if n in metrics]
-    return ", ".join(f"{name} {metrics[name]:.2f}" for name in names)

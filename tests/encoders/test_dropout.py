@@ -157,14 +157,14 @@ def test_attention_without_dropout_equals_torch_in_value_and_gradient(case: str)
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_attention_dropout_is_seen_as_a_positional_argument_too() -> None:
-    q = torch.randn(2, 1, 3, 4)
-    with RowDropout(keys(1, 2)):
-        by_name = F.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
-    with RowDropout(keys(1, 2)):
-        by_place = F.scaled_dot_product_attention(q, q, q, None, 0.5)
-    assert torch.equal(by_name, by_place)
-    assert not torch.allclose(by_name, F.scaled_dot_product_attention(q, q, q))
+@pytest.mark.parametrize(("p", "sites"), [(0.5, 1), (0.0, 0)])
+def test_off_the_cpu_the_fused_kernel_is_used_only_without_dropout(p: float, sites: int) -> None:
+    q = torch.zeros(2, 1, 3, 4, device="meta")
+    with RowDropout(keys(1, 2).to("meta")) as drop:
+        F.scaled_dot_product_attention(q, q, q, dropout_p=p)
+        assert drop.site == sites
+        F.scaled_dot_product_attention(q, q, q, None, p)
+        assert drop.site == 2 * sites
 
 
 def test_a_query_that_may_look_at_nothing_spoils_no_value_and_no_gradient() -> None:

@@ -118,6 +118,14 @@ def test_a_saved_encoder_gives_the_same_vectors_loaded_and_in_sentence_transform
     np.testing.assert_allclose(by_sentence_transformers(tmp_path / "best"), expected, rtol=0, atol=1e-5)
 
 
+def test_a_tokenizer_that_pads_on_the_left_is_saved_for_the_right(tmp_path: Path) -> None:
+    make_model(tmp_path / "model", layers=1)
+    edit(tmp_path / "model" / "tokenizer_config.json", padding_side="left")
+    saved = encoder(tmp_path / "model")
+    saved.save(tmp_path / "best")
+    np.testing.assert_allclose(by_sentence_transformers(tmp_path / "best"), saved.encode(TEXTS), rtol=0, atol=1e-5)
+
+
 def test_the_files_are_those_of_the_specification(models: Callable[[str], Path], tmp_path: Path) -> None:
     encoder(models("bert"), "cls", bottleneck=6).save(tmp_path / "best")
     names = {str(file.relative_to(tmp_path / "best")) for file in (tmp_path / "best").rglob("*") if file.is_file()}

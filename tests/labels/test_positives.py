@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, save_npz
 
 from dexml.data.batching import Batch
+from dexml.data.files import DataError
 from dexml.labels.policy import AllLabels, InBatch, Shortlist
 from dexml.labels.positives import batch_cells, num_pos
 from dexml.losses.types import KEPT, MASKED, REMOVED
@@ -99,3 +101,16 @@ def test_a_shortlist_survives_its_file(tmp_path) -> None:  # type: ignore[no-unt
     Shortlist(3, 0).save(tmp_path / "none")  # nothing mined yet: nothing written
     other.load(tmp_path / "none")
     assert other.lists is None
+
+
+def test_a_shortlist_file_that_does_not_fit_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    save_npz(tmp_path / "other.npz", csr_matrix(np.eye(3)))
+    with pytest.raises(DataError, match=r"other\.npz is \(3, 3\), this data set needs \(2, 6\)"):
+        Shortlist(3, 0).load_initial(str(tmp_path / "other.npz"), (2, 6))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:90])
+    for name in ("cut.npz", "absent.npz"):
+        with pytest.raises(DataError, match=f"trn_shorty: .*{name} is no sparse matrix"):
+            Shortlist(3, 0).load_initial(str(tmp_path / name), (2, 6))
+    np.savez(tmp_path / "objects.npz", data=np.array([{}], dtype=object))
+    with pytest.raises(DataError, match="no sparse matrix"):
+        Shortlist(3, 0).load_initial(str(tmp_path / "objects.npz"), (2, 6))

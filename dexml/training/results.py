@@ -1,0 +1,49 @@
+"""What a run makes of its model: shortlists on the way, a bundle at the end, and one line of metrics for the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexml.data.tokenizer import load_tokenizer
+from dexml.encoders.encoder import Encoder
+from dexml.hub.bundle import fill_bundle
+from dexml.session import Session
+from dexml.training.directory import write_directory
+from dexml.training.rundir import RunFolder
+
+log = logging.getLogger(__name__)
+SHOWN = ("P@1", "P@3", "P@5", "nDCG@5", "PSP@5", "R@10", "R@100")
+
+
+def short(metrics: Mapping[str, Any]) -> str:
+    """The metrics that fit a line."""
+    return ", ".join(f"{name} {metrics[name]:.2f}" for name in SHOWN if name in metrics)
+
+
+def mine(session: Session, k: int) -> NDArray[np.int64]:
+    """For every training point [N] its k nearest labels, ids [N, k], without its positives and filtered cells."""
+    trn = session.dataset.trn
+    known = trn.relevance.astype(bool)
+    if trn.filters is not None:
+        known = known + trn.filters.astype(bool)
+    k = min(k, session.dataset.n_labels)
+    return session.retrieve().search(session.tokens("trn"), np.arange(len(trn)), k, known.tocsr()).ids
+
+
+def export(session: Session, folder: RunFolder) -> None:
+    """Writes the model and its labels to `best/`; every rank takes part in embedding the labels."""
+    cfg = session.cfg
+    embeddings = session.retrieve().all_labels().numpy()
+
+    def write() -> None:
+        encoder = Encoder(session.encoder, load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
+        texts = session.dataset.label_texts
+        write_directory(folder.best, lambda path: fill_bundle(path, encoder, texts, embeddings, cfg))
+        log.info("bundle: %s", folder.best)
+
+    session.world.on_main(write)
