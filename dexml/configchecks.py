@@ -27,6 +27,8 @@ def conflicts(keys: Keys) -> Iterator[Conflict]:
     if keys.precision in ("bf16", "fp16") and not keys.amp_encode:
         text = f"precision {keys.precision} contradicts amp_encode False, which means fp32; set one of them"
         yield ("precision", "amp_encode"), text
+    if keys.compile and keys.grad_checkpointing:
+        yield ("compile", "grad_checkpointing"), "compile and grad_checkpointing cannot be used together; unset one"
 
 
 def _without_effect(keys: Keys) -> Iterator[Conflict]:

@@ -165,8 +165,6 @@ def build_encoder(cfg: Config, device: torch.device) -> TextEncoder:
     Raises:
         ConfigError: see `load_backbone`; keys that contradict each other or the model.
     """
-    if cfg.compile and cfg.grad_checkpointing:
-        raise ConfigError("compile and grad_checkpointing cannot be used together: set one of them to false")
     backbone = load_backbone(
         cfg.tf,
         pooling_layer=cfg.tf_pooler == "pooler",
