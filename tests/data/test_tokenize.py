@@ -266,7 +266,7 @@ def test_the_script_prints_path_rows_tokens_and_mean_length(tmp_path, small):
 
 
 def test_the_script_reports_a_missing_file_in_one_line(tmp_path, capsys):
-    from utils import tokenization_utils
+    from dexml.cli import main
 
-    assert tokenization_utils.main(["--data-path", str(tmp_path / "gone.txt")]) == 2
+    assert main(["tokenize", "--data-path", str(tmp_path / "gone.txt")]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'gone.txt'}: no such file\n"
