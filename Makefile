@@ -7,7 +7,7 @@ INPUTS = setup.cfg pyproject.toml constraints.txt
 .PHONY: quickstart test test-all check clean
 
 quickstart: .venv/demo  ## prepare Iconclass, fine-tune MiniLM on it, evaluate, export, show predictions
-	$(RUN) -m dexml.cli prepare iconclass
+	.venv/bin/dexml prepare iconclass
 	$(RUN) train.py configs/Iconclass/quickstart.yaml
 	$(RUN) utils/quickstart_report.py configs/Iconclass/quickstart.yaml
 
@@ -24,7 +24,7 @@ check: .venv/dev
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dexml needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 # torch first and alone: its build is chosen before anything else can ask for one
 .venv/demo: .venv/bin/python $(INPUTS)

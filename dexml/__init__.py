@@ -17,7 +17,12 @@ _HOMES = {
 __all__ = ["Dataset", "Encoder", "LabelIndex", "Trainer", "__version__", "load_config"]
 
 
+_MODULES = ("data", "encoders", "evaluation", "hub", "index", "losses")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"dexml.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'dexml' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

@@ -45,8 +45,8 @@ def guarded(work: Callable[[], None]) -> int:
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         if not _is_ours(error):
             raise
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        print(f"error: {error}" if rank == "0" else f"rank {rank}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped (training goes on from its newest checkpoint with the same command)", file=sys.stderr)
@@ -84,8 +84,12 @@ def train(words: Sequence[str]) -> None:
 def evaluate(words: Sequence[str]) -> None:
     from dexml.config import ConfigError, load_config, parse_command_line
 
+    usage = "dexml eval trn|val|tst|dev CONFIG.yaml [--key value ...]"
+    if {"-h", "--help"} & set(words):
+        print(usage)
+        return
     if len(words) < 2 or words[0] not in ("trn", "val", "tst", "dev"):
-        raise ConfigError("usage: dexml eval trn|val|tst|dev CONFIG.yaml [--key value ...]")
+        raise ConfigError(f"usage: {usage}")
     cfg = load_config(*parse_command_line(words[1:]))
     from dexml.distributed import leave
     from dexml.evaluation.table import metrics_table
@@ -176,3 +180,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": evaluate,
     "predict": predict,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -175,7 +175,7 @@ class Keys(BaseModel):
     token_budget: Count = 16384
     """Most padded tokens encoded at a time. Lower it when long texts run out of memory."""
     tile_rows: Natural = 0
-    """Queries in one tile of the loss. 0 is all of them."""
+    """Queries in one tile of the loss. 0 fits the tile to 4M scores."""
     tile_cols: Count = 8192
     """Labels in one tile of the loss. Lower it when the loss runs out of memory."""
     grad_checkpointing: bool = False

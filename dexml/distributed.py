@@ -7,6 +7,7 @@ add: nothing is divided by the number of processes.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -42,7 +43,10 @@ def launch(num_processes: int = 0, **kwargs: Any) -> Accelerator:
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[timeout], **kwargs)
     joined = accelerator.num_processes
     if lost and joined == 1:
-        raise LaunchError(f"the launcher was asked for several processes but started one; use: {RECIPE}")
+        raise LaunchError(
+            f"the launcher was asked for several processes but started one; use: {RECIPE} "
+            f"(told from MASTER_ADDR without WORLD_SIZE: unset MASTER_ADDR if one process is meant)"
+        )
     if joined != (num_processes or asked or joined) or joined != (asked or joined):
         raise LaunchError(f"{num_processes or asked} processes were asked for, {joined} joined; use: {RECIPE}")
     return accelerator
@@ -76,12 +80,6 @@ class World:
         """Adds x over the ranks, in place."""
         if self.size > 1:
             dist.all_reduce(x, op=dist.ReduceOp.SUM)
-        return x
-
-    def max_(self, x: Tensor) -> Tensor:
-        """Takes the largest x over the ranks, element by element, in place."""
-        if self.size > 1:
-            dist.all_reduce(x, op=dist.ReduceOp.MAX)
         return x
 
     def gather(self, x: Tensor) -> Tensor:
@@ -151,15 +149,19 @@ class World:
             except Exception as error:
                 if self.size == 1:
                     raise
-                outcome = (None, error)
+                outcome = (None, _portable(error))
         result, problem = self.broadcast(outcome)
         if problem is not None:
             raise problem
         return result  # type: ignore[return-value]
 
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier()
+
+def _portable(error: Exception) -> Exception:
+    """The exception, if it survives the way to another process, else one that says the same."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def leave() -> None:

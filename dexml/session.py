@@ -27,6 +27,7 @@ from dexml.encoders.text import TextEncoder
 from dexml.evaluation.evaluator import EvalSet, Predictions, Retriever, Scale, measure
 from dexml.evaluation.metrics import recall_depths
 from dexml.evaluation.propensity import propensity_constants
+from dexml.machine import cores
 from dexml.training.progress import bar
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,10 @@ class Session:
             rows, held_out = self.world.on_main(
                 lambda: self.dataset.validation_rows(self.cfg.num_val_points, self.cfg.seed)
             )
-        return rows[np.diff(self.dataset.trn.relevance.indptr)[rows] > 0], held_out
+        rows = rows[np.diff(self.dataset.trn.relevance.indptr)[rows] > 0]
+        if not len(rows):
+            raise ConfigError(f"{self.dataset.path}: no training point with labels is left to train on")
+        return rows, held_out
 
     def tokens(self, part: str) -> Tokens:
         """Token ids of `trn`, `tst`, `dev` or `labels`; rank 0 tokenises where need be, the others wait."""
@@ -72,8 +76,13 @@ class Session:
             path = self.dataset.path / "raw" / TEXT_FILES[part]
             online = self.cfg.data_tokenization == "online"
             args = (path, self.cfg.tokenizer_name, self.cfg.tf_max_len, online)
-            self.world.on_main(lambda: len(open_tokens(*args)))
-            self._tokens[part] = open_tokens(*args, build=False)
+
+            def build() -> None:
+                self._tokens[part] = open_tokens(*args)
+
+            self.world.on_main(build)
+            if not self.world.is_main:
+                self._tokens[part] = open_tokens(*args, build=False)
         return self._tokens[part]
 
     @cached_property
@@ -91,6 +100,9 @@ class Session:
                 f"tf_token_type: '{cfg.tokenizer_name}' has token ids up to {tokenizer.vocab_size - 1}, "
                 f"'{cfg.tf}' knows {config.vocab_size}: name the tokenizer made for this model"  # type: ignore[union-attr]
             )
+        found = set(self.world.gather_objects(encoder.precision))
+        if len(found) > 1:
+            raise ConfigError(f"precision: the processes would use {', '.join(sorted(found))}: set one that all have")
         return encoder
 
     @cached_property
@@ -155,4 +167,4 @@ def share_cores(cfg: Config, world: World) -> None:
     """
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
     if cfg.num_threads or world.size > 1 or "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cfg.num_threads or max(1, len(os.sched_getaffinity(0)) // local))
+        torch.set_num_threads(cfg.num_threads or max(1, cores() // local))

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
+import dexml
 from dexml.cli import main
 from tests.helpers.datasets import PACKAGED, write_dat
 from tests.helpers.models import toy_config
@@ -398,3 +399,15 @@ def test_tokenize_writes_the_file_that_training_reads(toy: Path, tmp_path: Path,
     assert len(list(text.parent.glob("Y.*.tokens"))) == 1
     assert main(["tokenize", "--data-path", str(tmp_path / "absent.txt"), "--tf-token-type", model]) == 2
     assert "absent.txt: no such file" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "dexml.cli", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == dexml.__version__
+
+
+def test_submodules_and_names_of_the_api_load_on_first_use() -> None:
+    names = "dexml.losses.tiled, dexml.evaluation.compute_metrics, dexml.Dataset"
+    code = f"import dexml; print(*(name.__name__ for name in ({names})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["tiled", "compute_metrics", "Dataset"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,7 +63,7 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        return Path(os.path.abspath(self.path)).name  # a link keeps its own name  # noqa: PTH100
 
     @property
     def n_labels(self) -> int:
@@ -79,6 +80,11 @@ class Dataset:
     @property
     def dev(self) -> Split | None:
         return self.splits.get("dev")
+
+    @property
+    def filters(self) -> dict[str, sparse.csr_matrix | None]:
+        """Of each split: the cells never to be predicted."""
+        return {name: split.filters for name, split in self.splits.items()}
 
     def _split(self, name: str) -> Split:
         if name not in self.splits:

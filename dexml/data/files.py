@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+WRITABLE = "make the folder writable, or use a copy of it"
+
 
 class DataError(ValueError):
     """Something in the user's data is wrong; the message names the file, the line or count, and the mend."""
@@ -21,7 +23,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     # A name of its own for every writer: two runs that build the same file must not write into one another.
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with partial.open("xb") as file:
+        file = partial.open("xb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written there ({error.strerror}): {WRITABLE}") from error
+    try:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())

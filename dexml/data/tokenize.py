@@ -20,6 +20,7 @@ from dexml.data.files import DataError
 from dexml.data.store import DatStore, Ids, OnlineTokens, TokenInfo, Tokens, TokenStore, TokenWriter
 from dexml.data.textfile import Lines
 from dexml.data.tokenizer import RowTokenizer, load_tokenizer
+from dexml.machine import cores
 
 __all__ = ["load_tokenizer", "open_tokens", "token_path", "tokenize_file"]
 
@@ -120,7 +121,7 @@ def _write(lines: Lines, tokenizer: RowTokenizer, tokenizer_name: str, num_worke
         _progress() as progress,
     ):
         task = progress.add_task(f"tokenising {lines.path.name}", total=len(lines))
-        for ids, lengths in _encoded(lines, tokenizer, num_workers or _cores()):
+        for ids, lengths in _encoded(lines, tokenizer, num_workers or cores()):
             writer.append(ids, lengths)
             progress.advance(task, len(lengths))
     return path
@@ -151,10 +152,6 @@ def _one_thread_a_call() -> Iterator[None]:
             del os.environ["TOKENIZERS_PARALLELISM"]
         else:
             os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Speed(ProgressColumn):

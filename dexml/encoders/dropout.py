@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from dexml.config import ConfigError
+
 # odd 32-bit constants as signed numbers: one an axis, so that an element's code does not depend on the padded width
 AXES = (-1640531535, 2135587861, 374761393 * 2 + 1, -2048144777)
 MIX_1, MIX_2 = -2048144789, -1028477387  # the two multipliers of murmur3's finalizer
@@ -67,7 +69,7 @@ class RowDropout(TorchFunctionMode):
         """0 where x is dropped, 1/(1-p) where it is kept, in the type of x."""
         self.site += 1
         if x.shape[0] != len(self.keys):
-            raise ValueError(
+            raise ConfigError(
                 f"dropout over a tensor of shape {tuple(x.shape)}: its first axis is not the batch of "
                 f"{len(self.keys)} texts; set tf_dropout: 0 for this model"
             )

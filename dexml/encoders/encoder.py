@@ -42,7 +42,7 @@ class Encoder:
         cls,
         path: str | Path,
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         pooler: Pooler = "mean",
         max_len: int = 128,
         amp: bool = False,
@@ -58,7 +58,7 @@ class Encoder:
             ConfigError, DataError: nothing there; unreadable or pickled weights; modules other than transformer,
                 pooling, dense, normalize; code that comes with the model, unless trusted.
         """
-        device = torch.device(device)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         folder = model_folder(str(path), trust_remote_code=trust_remote_code)
         layout = read_layout(folder) or Layout(folder, pooler, normalize=True, max_len=max_len)
         backbone = load_backbone(

@@ -53,7 +53,7 @@ def load_backbone(
         ConfigError: no such model here or on the Hub, or files that are missing, unreadable, pickled or hold code.
     """
     folder = model_folder(name, trust_remote_code=trust_remote_code)
-    _check_files(folder, trust_remote_code)
+    _check_files(name, folder, trust_remote_code)
     try:
         with quiet():
             model, report = _from_pretrained(folder, pooling_layer, dropout, trust_remote_code)
@@ -92,7 +92,7 @@ def _from_pretrained(
         return auto.from_pretrained(folder, **options)
 
 
-def _check_files(folder: Path, trust_remote_code: bool) -> None:
+def _check_files(name: str, folder: Path, trust_remote_code: bool) -> None:
     file = folder / "config.json"
     if not file.is_file():
         raise ConfigError(f"tf: {folder} holds no config.json: it is not the folder of a transformer")
@@ -106,10 +106,11 @@ def _check_files(folder: Path, trust_remote_code: bool) -> None:
             f"trust_remote_code: true if you have read it, or delete auto_map to use transformers' own code"
         )
     if not any(folder.glob("*.safetensors")):
+        source, target = (folder, folder) if resolve_model(name) == str(folder) else (name, Path(name).name)
         raise ConfigError(
             f"tf: {folder} holds no .safetensors weights; pickles (.bin, .pt) are not read, because they can run code. "
-            f"Convert those you trust: python -c \"from transformers import AutoModel as A; d='{folder}'; "
-            f'A.from_pretrained(d, use_safetensors=False).save_pretrained(d)"'
+            f'Convert those you trust, and name that folder: python -c "from transformers import AutoModel as A; '
+            f"A.from_pretrained('{source}', use_safetensors=False).save_pretrained('{target}')\""
         )
 
 

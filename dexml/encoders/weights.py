@@ -30,7 +30,8 @@ def load_weights(encoder: TextEncoder, path: Path) -> None:
     if encoder.pooler != "pooler":
         own = {name: value for name, value in own.items() if not name.startswith(POOLING_LAYER)}
         found = {name: value for name, value in found.items() if not name.startswith(POOLING_LAYER)}
-    problems = [f"missing {name}" for name in own if name not in found]
+    present = {own[name].data_ptr() for name in own.keys() & found.keys()}  # a shared tensor may have several names
+    problems = [f"missing {name}" for name in own if name not in found and own[name].data_ptr() not in present]
     problems += [f"unexpected {name}" for name in found if name not in own]
     problems += [
         f"{name} has shape {tuple(found[name].shape)}, not {tuple(own[name].shape)}"
@@ -39,7 +40,7 @@ def load_weights(encoder: TextEncoder, path: Path) -> None:
     ]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ConfigError(f"resume_path: {path} does not fit this encoder: {'; '.join(problems[:8])}{more}")
+        raise ConfigError(f"{path} does not fit this encoder: {'; '.join(problems[:8])}{more}")
     encoder.load_state_dict(found, strict=False)
 
 
@@ -47,7 +48,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of `path`, by the names that `TextEncoder` has for them."""
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
-        raise ConfigError(f"resume_path: {file} does not exist")
+        raise ConfigError(f"{file} does not exist")
     found = {name.removeprefix("module."): value for name, value in _tensors(file).items()}
     if any(name.startswith("tf.") for name in found):
         return found
@@ -67,7 +68,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         )
     except Exception as error:  # each format has errors of its own
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"resume_path: {file} holds no weights that can be read safely ({reason})") from error
+        raise ConfigError(f"{file} holds no weights that can be read safely ({reason})") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ConfigError(f"resume_path: {file} is no state dict: it must map names to tensors, nothing else")
+        raise ConfigError(f"{file} is no state dict: it must map names to tensors, nothing else")
     return found

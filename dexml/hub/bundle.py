@@ -62,7 +62,7 @@ class Bundle:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str = "cpu", amp: bool = False, trust_remote_code: bool = False
+        cls, folder: str | Path, device: str | None = None, amp: bool = False, trust_remote_code: bool = False
     ) -> Bundle:
         """Reads a bundle.
 

@@ -2,7 +2,7 @@
 
 from dexml.losses.dense import bce, decoupled_softmax, soft_topk, softmax
 from dexml.losses.tiled import LOSSES, tiled
-from dexml.losses.types import KEPT, MASKED, REMOVED, SINGLE, Comm, LossSum, Positives, TiledResult, TopK
+from dexml.losses.types import KEPT, MASKED, REMOVED, SINGLE, Comm, LossError, LossSum, Positives, TiledResult, TopK
 
 __all__ = [
     "KEPT",
@@ -11,6 +11,7 @@ __all__ = [
     "REMOVED",
     "SINGLE",
     "Comm",
+    "LossError",
     "LossSum",
     "Positives",
     "TiledResult",

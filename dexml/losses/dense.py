@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dexml.losses.types import KEPT, MASKED, LossSum, Positives, TopK
+from dexml.losses.types import KEPT, MASKED, LossError, LossSum, Positives, TopK
 
 
 def softmax(sim_GS: Tensor, positives: Positives, *, weighted: bool = False) -> LossSum:
@@ -77,9 +77,9 @@ def soft_topk(
 def _scores(sim: Tensor, positives: Positives) -> Tensor:
     """float32 or float64, checked against the positives."""
     if sim.dim() != 2 or sim.shape[0] != positives.n_rows:
-        raise ValueError(f"sim_GS: need [{positives.n_rows}, S], got {list(sim.shape)}")
+        raise LossError(f"sim_GS: need [{positives.n_rows}, S], got {list(sim.shape)}")
     if not bool(torch.isfinite(sim).all()):
-        raise ValueError(f"sim_GS: {int((~torch.isfinite(sim)).sum())} scores are NaN or infinite")
+        raise LossError(f"sim_GS: {int((~torch.isfinite(sim)).sum())} scores are NaN or infinite")
     positives.validate(sim.shape[1])
     return sim if sim.dtype == torch.float64 else sim.float()
 

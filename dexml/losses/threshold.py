@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dexml.losses.types import LossError
+
 HALLEY_PASSES = 16
 """Then only bisections: rows still open by now are limited by rounding."""
 
@@ -97,7 +99,7 @@ def _polished(t: Tensor, sums: Tensor, halley: Tensor, alpha: float) -> tuple[Te
 def _require_roots(miss: Tensor, passes: int) -> None:
     open_rows = int((miss.isnan() | (miss > 1e-3)).sum())
     if open_rows:
-        raise ValueError(
+        raise LossError(
             f"topk: no threshold within {passes} passes for {open_rows} rows, off by {float(miss.max()):.1e} of k: "
             "raise topk_n_iter, or lower topk_alpha or the range of the scores"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from dexml.losses.fits import Fit, Loss, fit_bce, fit_decoupled, fit_softmax
 from dexml.losses.tiles import Job, accumulate_, accumulator
 from dexml.losses.topk import fit_topk
-from dexml.losses.types import SINGLE, Comm, Positives, TiledResult, TopK
+from dexml.losses.types import SINGLE, Comm, LossError, Positives, TiledResult, TopK
 
 LOSSES: dict[str, Loss] = {
     "softmax": fit_softmax,
@@ -67,28 +67,28 @@ def _criterion(loss: str | Loss) -> Loss:
     if not isinstance(loss, str):
         return loss
     if loss not in LOSSES:
-        raise ValueError(f"loss: {loss!r} is not one of {', '.join(LOSSES)}")
+        raise LossError(f"loss: {loss!r} is not one of {', '.join(LOSSES)}")
     return LOSSES[loss]
 
 
 def _checked(job: Job, loss: str | Loss) -> Job:
     query, label = job.query, job.label
     if query.dim() != 2 or label.dim() != 2 or query.shape[1] != label.shape[1]:
-        raise ValueError(f"query_GD, label_SD: need [G, D] and [S, D], got {list(query.shape)} and {list(label.shape)}")
+        raise LossError(f"query_GD, label_SD: need [G, D] and [S, D], got {list(query.shape)} and {list(label.shape)}")
     if query.dtype != label.dtype or query.dtype not in (torch.float64, torch.float32, torch.bfloat16):
-        raise ValueError(
+        raise LossError(
             f"query_GD, label_SD: need one type of float64, float32, bfloat16, got {query.dtype} and {label.dtype}"
         )
     devices = [str(x.device) for x in (query, label, job.positives.cols)]
     if len(set(devices)) > 1:
-        raise ValueError(f"query_GD, label_SD, positives: need one device, got {', '.join(devices)}")
+        raise LossError(f"query_GD, label_SD, positives: need one device, got {', '.join(devices)}")
     if query.shape[0] != job.positives.n_rows:
-        raise ValueError(f"positives: {job.positives.n_rows} rows for {query.shape[0]} queries")
+        raise LossError(f"positives: {job.positives.n_rows} rows for {query.shape[0]} queries")
     if not (job.tau > 0 and math.isfinite(job.tau)):
-        raise ValueError(f"tau: must be a positive number, got {job.tau}")
+        raise LossError(f"tau: must be a positive number, got {job.tau}")
     if job.tile_rows < 0 or job.tile_cols < 1:
-        raise ValueError(f"tile_rows, tile_cols: need >= 0 and >= 1, got {job.tile_rows} and {job.tile_cols}")
+        raise LossError(f"tile_rows, tile_cols: need >= 0 and >= 1, got {job.tile_rows} and {job.tile_cols}")
     if loss == "bce" and job.n_labels_total is None and job.comm is not SINGLE:
-        raise ValueError("n_labels_total: bce over label shards needs the number of labels of all shards")
+        raise LossError("n_labels_total: bce over label shards needs the number of labels of all shards")
     job.positives.validate(label.shape[0])
     return job

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dexml.losses.types import Comm, Positives, TopK
+from dexml.losses.types import Comm, LossError, Positives, TopK
 
 AUTO_CELLS = 1 << 22
 """Cells of a tile when `tile_rows` is 0: 16 MB of float32, where matrix products run at full speed on two cores."""
@@ -154,8 +154,8 @@ class Job:
         for name, x in (("query_GD", self.query), ("label_SD", self.label)):
             bad = (~torch.isfinite(x)).any(1).nonzero().flatten()
             if bad.numel():
-                raise ValueError(f"{name}: {bad.numel()} rows hold NaN or infinity, the first is row {int(bad[0])}")
-        raise ValueError(
+                raise LossError(f"{name}: {bad.numel()} rows hold NaN or infinity, the first is row {int(bad[0])}")
+        raise LossError(
             "scores: NaN or infinite although the embeddings of this shard are finite: either another shard's are not, "
             f"or query_GD @ label_SD.T / tau overflows (tau = {self.tau})"
         )

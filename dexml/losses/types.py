@@ -12,6 +12,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+
+class LossError(ValueError):
+    """An input that no loss can be computed from; the message names the argument."""
+
+
 KEPT, REMOVED, MASKED = 0, 1, 2
 """Roles of an entry: positive of the loss, positive left out by sampling, filtered cell (not even a negative)."""
 
@@ -34,13 +39,13 @@ class Positives:
     def __post_init__(self) -> None:
         nnz = self.cols.numel()
         if self.indptr.dim() != 1 or self.indptr.numel() < 2:
-            raise ValueError(f"positives.indptr: need [G+1] with G >= 1, got shape {list(self.indptr.shape)}")
+            raise LossError(f"positives.indptr: need [G+1] with G >= 1, got shape {list(self.indptr.shape)}")
         if self.weights.numel() != nnz or self.role.numel() != nnz:
-            raise ValueError(
+            raise LossError(
                 f"positives: {nnz} cols, {self.weights.numel()} weights and {self.role.numel()} roles must agree"
             )
         if self.n_kept.numel() != self.n_rows:
-            raise ValueError(f"positives.n_kept: {self.n_kept.numel()} counts for {self.n_rows} rows")
+            raise LossError(f"positives.n_kept: {self.n_kept.numel()} counts for {self.n_rows} rows")
 
     @classmethod
     def from_csr(
@@ -57,7 +62,7 @@ class Positives:
         n_rows = indptr.numel() - 1
         rows = torch.repeat_interleave(torch.arange(n_rows, device=cols.device), indptr.diff())
         if rows.numel() != cols.numel():
-            raise ValueError(f"positives.indptr: ends at {rows.numel()} but there are {cols.numel()} cols")
+            raise LossError(f"positives.indptr: ends at {rows.numel()} but there are {cols.numel()} cols")
         keep = _first_of_each_cell(rows, cols, role)
         rows, cols, weights, role = rows[keep], cols[keep], weights[keep], role[keep]
         if n_kept is None:
@@ -91,16 +96,16 @@ class Positives:
         low, high = self.cols.aminmax()
         facts = torch.stack([ends_ok.long(), repeats, known.long(), low, high]).tolist()
         if not facts[0]:
-            raise ValueError(f"positives.indptr: must rise from 0 to {self.cols.numel()}, the number of cols")
+            raise LossError(f"positives.indptr: must rise from 0 to {self.cols.numel()}, the number of cols")
         if facts[3] < 0 or facts[4] >= n_labels:
-            raise ValueError(
+            raise LossError(
                 f"positives.cols: {facts[3]}..{facts[4]} reaches outside the {n_labels} labels of this shard "
                 "(columns are local: subtract the shard's first label)"
             )
         if facts[1]:
-            raise ValueError(f"positives.cols: {facts[1]} cells are named twice: build with Positives.from_csr")
+            raise LossError(f"positives.cols: {facts[1]} cells are named twice: build with Positives.from_csr")
         if not facts[2]:
-            raise ValueError("positives.role: only 0 (kept), 1 (removed) and 2 (masked) are known")
+            raise LossError("positives.role: only 0 (kept), 1 (removed) and 2 (masked) are known")
 
 
 def _first_of_each_cell(rows: Tensor, cols: Tensor, role: Tensor) -> Tensor:
@@ -152,25 +157,25 @@ class TopK:
 
     def __post_init__(self) -> None:
         if isinstance(self.k, int) and self.k < 1:
-            raise ValueError(f"topk.k: must be at least 1, got {self.k}")
+            raise LossError(f"topk.k: must be at least 1, got {self.k}")
         if not self.alpha > 0:
-            raise ValueError(f"topk.alpha: must be positive, got {self.alpha}")
+            raise LossError(f"topk.alpha: must be positive, got {self.alpha}")
         if self.cdf not in ("logistic", "laplace"):
-            raise ValueError(f"topk.cdf: logistic or laplace, got {self.cdf!r}")
+            raise LossError(f"topk.cdf: logistic or laplace, got {self.cdf!r}")
         if self.solver not in ("halley", "bisect"):
-            raise ValueError(f"topk.solver: halley or bisect, got {self.solver!r}")
+            raise LossError(f"topk.solver: halley or bisect, got {self.solver!r}")
         if self.max_iter < 1:
-            raise ValueError(f"topk.max_iter: must be at least 1, got {self.max_iter}")
+            raise LossError(f"topk.max_iter: must be at least 1, got {self.max_iter}")
 
     def per_row(self, positives: Positives) -> Tensor:
         """int64 [G]. A row without kept positives has no loss, so any k does for it (its num_pos would be 0)."""
         if isinstance(self.k, int):
             return torch.full_like(positives.n_kept, self.k)
         if self.k.numel() != positives.n_rows:
-            raise ValueError(f"topk.k: {self.k.numel()} values for {positives.n_rows} rows")
+            raise LossError(f"topk.k: {self.k.numel()} values for {positives.n_rows} rows")
         k = torch.where(positives.n_kept > 0, self.k.to(positives.n_kept), 1)
         if bool((k < 1).any()):
-            raise ValueError(f"topk.k: must be at least 1 in rows with positives, got {int(k.min())}")
+            raise LossError(f"topk.k: must be at least 1 in rows with positives, got {int(k.min())}")
         return k
 
 
@@ -180,9 +185,6 @@ class Comm(Protocol):
     def sum_(self, x: Tensor) -> Tensor:
         """All-reduce SUM in place."""
 
-    def max_(self, x: Tensor) -> Tensor:
-        """All-reduce MAX in place."""
-
     def gather(self, x: Tensor) -> Tensor:
         """[W, *x.shape], the same on all ranks."""
 
@@ -191,9 +193,6 @@ class _Single:
     """One process holds all labels: nothing to exchange."""
 
     def sum_(self, x: Tensor) -> Tensor:
-        return x
-
-    def max_(self, x: Tensor) -> Tensor:
         return x
 
     def gather(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
 from dexml.config import Config
@@ -119,7 +119,7 @@ def save_checkpoint(
     """Writes `step-<step>`; `rng` holds `rng_state()` of every rank, `extra` writes what the label side remembers."""
 
     def fill(path: Path) -> None:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, path / "model.safetensors")
+        save_model(model, str(path / "model.safetensors"))
         tensors, groups = _flat_optimizer(optimizer)
         save_file(tensors, path / "optimizer.safetensors")
         by_rank = {f"{rank}.{name}": value for rank, one in enumerate(rng) for name, value in one.items()}
@@ -136,7 +136,7 @@ def save_checkpoint(
 def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> TrainState:
     """Puts model, optimiser and this rank's random state back, and returns the counters."""
     state, groups = _read(path)
-    model.load_state_dict(load_file(path / "model.safetensors"))
+    load_model(model, path / "model.safetensors")
     _load_optimizer(optimizer, load_file(path / "optimizer.safetensors"), groups)
     rng = load_file(path / "rng.safetensors")
     set_rng_state({name.split(".", 1)[1]: value for name, value in rng.items() if name.startswith(f"{rank}.")})
@@ -173,6 +173,11 @@ def check_identity(path: Path, before: Mapping[str, Any], cfg: Config, now: Mapp
     if parts:
         raise CheckpointError(
             f"{path}: the data have changed since ({', '.join(parts)}); start over with --resume never"
+        )
+    if before.get("precision") != now["precision"]:
+        raise CheckpointError(
+            f"{path} was written with precision {before.get('precision')}, here it is {now['precision']}: "
+            f"set precision, or start over with --resume never"
         )
     if before["processes"] != now["processes"]:
         raise CheckpointError(

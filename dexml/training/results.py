@@ -36,8 +36,12 @@ def mine(session: Session, k: int) -> NDArray[np.int64]:
 
 
 def export(session: Session, folder: RunFolder) -> None:
-    """Writes the model and its labels to `best/`; every rank takes part in embedding the labels."""
+    """Writes the model and its labels to `best/`; every rank takes part in embedding the labels.
+
+    In float32, as a loaded bundle will embed the texts it is asked for.
+    """
     cfg = session.cfg
+    session.encoder.precision = "fp32"
     embeddings = session.retrieve().all_labels().numpy()
 
     def write() -> None:

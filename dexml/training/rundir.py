@@ -125,12 +125,12 @@ class RunFolder:
         self._write_tsv(entries)
 
     def _write_tsv(self, entries: list[dict[str, Any]]) -> None:
-        lines: list[str] = []
+        columns = metric_columns({name: 0.0 for entry in entries for name in entry})
+        lines = ["\t".join(["", *columns, "loss"])] if entries else []
         for entry in entries:
-            if not lines:
-                lines.append("\t".join(["", *metric_columns(entry), "loss"]))
             name = f"{entry['split']} {entry['epoch']}/{self.cfg.num_epochs}"
-            lines.append("\t".join([name, *metrics_row(entry), f"{entry['loss']:.4E}"]))
+            cells = [f"{entry[column]:.2f}" if column in entry else "" for column in columns]
+            lines.append("\t".join([name, *cells, f"{entry['loss']:.4E}"]))
         with atomic_write(self.path / "metrics.tsv") as file:
             file.write("".join(line + "\n" for line in lines).encode())
 

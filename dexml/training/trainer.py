@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load_model
 
 from dexml.config import Config
 from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
@@ -122,7 +122,9 @@ class Trainer:
 
     @property
     def _identity(self) -> dict[str, Any]:
-        return {"config": self.cfg.to_dict(), "data": self.session.fingerprint, "processes": self.world.size}
+        return {"config": self.cfg.to_dict(), "data": self.session.fingerprint, "processes": self.world.size} | {
+            "precision": self.session.encoder.precision
+        }
 
     def _restore(self) -> None:
         self.state = TrainState()
@@ -219,8 +221,10 @@ class Trainer:
         if finite:
             self.optimizer.step()
             self.state.updates += 1
-        elif not self.loss_scale.on:
+        elif not self.loss_scale.on or self.loss_scale.value < 1:
             raise FloatingPointError(f"step {self.state.step}: the gradient is not finite; nothing was updated")
+        else:
+            log.warning("step %d: float16 overflow, update skipped; halving the scale", self.state.step)
         self.loss_scale.update(finite)
         self.optimizer.zero_grad()
         return norm
@@ -239,7 +243,7 @@ class Trainer:
         cfg = self.cfg
         due = epoch % cfg.eval_interval == 0 or epoch == cfg.num_epochs
         side, mining = self.head.side, cfg.hard_neg_start <= epoch < cfg.num_epochs
-        if isinstance(side, Shortlist) and mining and (due or epoch == cfg.hard_neg_start):
+        if isinstance(side, Shortlist) and mining and (due or epoch == max(1, cfg.hard_neg_start)):
             side.set_lists(mine(self.session, cfg.hard_neg_topk), self.session.dataset.n_labels)
             log.info("mined a shortlist of %d labels a point after epoch %d", cfg.hard_neg_topk, epoch)
         if due:
@@ -291,7 +295,8 @@ class Trainer:
             export(self.session, self.folder)
         self.accelerator.log({f"test/{name}": value for name, value in metrics.items() if "@" in name})
         self.world.on_main(lambda: self.folder.finish(metrics))
-        self.accelerator.end_training()  # last, because it also ends the process group
+        for tracker in self.accelerator.trackers:  # end_training would also end the process group
+            tracker.finish()
         return metrics
 
     def _test_best(self) -> tuple[dict[str, Any], Predictions]:
@@ -299,7 +304,7 @@ class Trainer:
         step = int(self.state.best.get("step", self.state.step))
         if step != self.state.step:
             best = self._best_checkpoint(self.state)
-            self.session.encoder.load_state_dict(load_file(best / "model.safetensors"))
+            load_model(self.session.encoder, best / "model.safetensors")
         if self.tested is not None and self.tested[0] == step:
             return self.tested[1:]
         return self.session.evaluate("tst")["tst"]

@@ -25,7 +25,7 @@ MOMENTS: dict[str, tuple[str, str, range]] = {
     "saving": ("dexml.training.directory", "_flush", range(1, 9)),
     "training": ("dexml.training.trainer:Trainer", "_tell", range(1, 4)),
     "evaluating": ("dexml.training.rundir:RunFolder", "_write_tsv", range(2, 3)),  # the first is that of the start
-    "exporting": ("dexml.training.trainer", "fill_bundle", range(1, 2)),
+    "exporting": ("dexml.training.results", "fill_bundle", range(1, 2)),
 }
 
 

@@ -28,6 +28,7 @@ from dexml.training.checkpoint import (
 from dexml.training.directory import verify
 from dexml.training.optim import make_optimizer
 from dexml.training.rng import rng_state
+from tests.helpers import models
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +180,7 @@ DATA = {"trn_X.txt": "a", "Y.trn.npz": "b"}
 
 
 def identity(cfg: Config, **changes: Any) -> dict[str, Any]:
-    return {"config": cfg.to_dict(), "data": DATA, "processes": 1, **changes}
+    return {"config": cfg.to_dict(), "data": DATA, "processes": 1, "precision": "fp32", **changes}
 
 
 def test_the_same_run_may_go_on_with_other_settings_of_place_and_speed() -> None:
@@ -195,7 +196,7 @@ def test_the_same_run_may_go_on_with_other_settings_of_place_and_speed() -> None
             {"data": {**DATA, "Y.trn.npz": "c"}},
             r"data have changed since \(Y.trn.npz\); start over with --resume never",
         ),
-        ({"processes": 4}, "was written by 4 processes, now there are 1: start as many"),
+        ({"processes": 4, "precision": "fp32"}, "was written by 4 processes, now there are 1: start as many"),
         ({"config": {**Config().to_dict(), "gone": 1}}, "another version of dexml"),
     ],
 )
@@ -217,3 +218,22 @@ def test_a_step_beyond_eight_digits_has_a_place(tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path, 123456789)
     path.mkdir()
     assert checkpoints(tmp_path) == [path]
+
+
+def test_a_model_with_shared_tensors_is_saved_and_found_again(tmp_path: Path) -> None:
+    from dexml.encoders.pretrained import load_backbone
+    from dexml.encoders.text import TextEncoder
+    from dexml.encoders.weights import load_weights
+
+    folder = models.make_model(tmp_path / "t5", "t5")
+    model, other = (TextEncoder(load_backbone(str(folder)), "mean") for _ in range(2))
+    optimizer = torch.optim.AdamW(model.parameters())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    path = save_checkpoint(tmp_path, TrainState(step=3), model, optimizer, [rng_state()], lambda folder: None)
+    load_checkpoint(path, other, torch.optim.AdamW(other.parameters()), 0)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    fresh = TextEncoder(load_backbone(str(folder)), "mean")
+    load_weights(fresh, path)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
