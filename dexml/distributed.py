@@ -18,6 +18,10 @@ import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor
 
+# torch 2.13 renamed both
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 T = TypeVar("T")
 WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 RECIPE = "accelerate launch --config_file configs/accelerate-cpu.yaml --num_processes N train.py ..."
@@ -87,7 +91,7 @@ class World:
         if self.size == 1:
             return x.unsqueeze(0)
         out = x.new_empty((self.size, *x.shape))
-        dist.all_gather_into_tensor(out.view(-1), x.contiguous().view(-1))
+        _all_gather(out.view(-1), x.contiguous().view(-1))
         return out
 
     def gather_rows(self, x: Tensor, n: int) -> Tensor:
@@ -109,7 +113,7 @@ class World:
         for r in range(self.size):
             padded[r, : bounds[r + 1] - bounds[r]] = x[bounds[r] : bounds[r + 1]]
         out = torch.empty_like(padded[0])
-        dist.reduce_scatter_tensor(out.view(-1), padded.view(-1))
+        _reduce_scatter(out.view(-1), padded.view(-1))
         return out[: bounds[self.rank + 1] - bounds[self.rank]]
 
     def sum_gradients_(self, parameters: Sequence[torch.nn.Parameter]) -> None:
