@@ -64,7 +64,7 @@ class Config(Keys):
 
     @property
     def tokenizer_name(self) -> str:
-        """`tf_token_type`, else `tf` where files are at hand, else DEXML's choice by name (spec of `tf_token_type`)."""
+        """`tf_token_type`, else `tf` where files are at hand, else DEXML's choice by name (see that key)."""
         if self.tf_token_type:
             return self.tf_token_type
         if self.tf.startswith("package:") or Path(self.tf).is_dir():

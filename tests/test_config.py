@@ -17,7 +17,7 @@ CONFIGS = CHECKOUT / "configs"
 RUN_FILES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.name != "dataset.yaml")
 RUN_IDS = [f"{path.parent.name}/{path.stem}" for path in RUN_FILES]
 
-# Key, default: table 1.4 of the specification, then the undocumented keys of DEXML, then ours.
+# Key, default: the documented keys of DEXML, its undocumented ones, then ours.
 TABLE: dict[str, Any] = {
     **{"project": "DEXML", "expname": "dexml-exp", "dataset": "", "data_manager": "two-tower", "save": True},
     **{"resume_path": "", "data_tokenization": "offline", "num_val_points": 0, "track_metric": "nDCG@5"},
@@ -401,7 +401,7 @@ def test_no_two_run_files_share_a_results_folder() -> None:
     assert len(set(folders)) == len(folders) == len(RUN_FILES)
 
 
-# Table 1.5: tf_max_len, bsz, gc_bsz, lr, norm_embs, tau, eval_interval, num_neg_samples.
+# DEXML: tf_max_len, bsz, gc_bsz, lr, norm_embs, tau, eval_interval, num_neg_samples.
 PUBLISHED = {
     "EURLex-4K": (128, 512, 4096, 5e-5, True, 0.05, 5, 1),
     "LF-AmazonTitles-131K": (32, 3000, 3000, 3e-4, True, 0.05, 5, 1),

@@ -129,7 +129,7 @@ class Scale:
 
 
 def measure(points: EvalSet, predictions: Predictions, k: int, scale: Scale, ks: tuple[int, ...] = (1, 3, 5)) -> dict:
-    """All metrics that k predictions allow, in percent, and the facts they rest on (metrics spec, section 8)."""
+    """All metrics that k predictions allow, in percent, and the facts they rest on."""
     ks = tuple(sorted({j for j in ks if j <= k}))
     found = compute_metrics(
         predictions.ids,
@@ -154,5 +154,7 @@ def facts(points: EvalSet, scale: Scale, k: int) -> Mapping[str, Any]:
         "A": scale.A,
         "B": scale.B,
         "k_stored": k,
+        "ties_rule": "smaller label id first",
+        "label_space": "train+test",
         "filter_pairs": 0 if points.filters is None else int(points.filters.nnz),
     }

@@ -1,4 +1,4 @@
-"""The threshold of soft top-k with the Laplace CDF, exact from one pass (dual-encoder spec 2.6).
+"""The threshold of soft top-k with the Laplace CDF, exact from one pass.
 
 F(z) = e^z / 2 for z <= 0, else 1 - e^-z / 2. At the root fewer than 2k labels lie above zero and every other one
 adds exactly e^(alpha t) e^(alpha s) / 2, so the row's 2k largest scores and one logsumexp of the rest decide t.

@@ -1,6 +1,6 @@
 """The threshold t of logistic soft top-k: sum over labels of sigmoid(alpha (s + t)) = k, by safeguarded Halley steps.
 
-Works on ln S(t) - ln k, where it needs 2 to 6 passes on real scores (dual-encoder spec 2.5); bisection stays beside it.
+Works on ln S(t) - ln k, where it needs 2 to 6 passes on real scores; bisection stays beside it.
 Row scalars are float64; a pass over the labels is a callback, so label shards take the same iterates.
 """
 

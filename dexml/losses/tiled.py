@@ -1,4 +1,4 @@
-"""Loss values and gradients over all labels without an array of queries x labels (dual-encoder spec, 2.2 to 2.6)."""
+"""Loss values and gradients over all labels without an array of queries x labels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tiled soft top-k: -mean over K of r ln F(alpha (s_p + t)), t the threshold at which the F of all labels add up to k.
 
-Removed positives and masked cells are outside everything. The gradient is exact at the t found (dual-encoder spec 2.4).
+Removed positives and masked cells are outside everything. The gradient is exact at the t found.
 """
 
 from __future__ import annotations

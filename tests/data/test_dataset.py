@@ -1,4 +1,3 @@
-import os
 import pickle
 from pathlib import Path
 
@@ -7,7 +6,8 @@ import pytest
 from scipy import sparse
 
 from dexml.data import DataError, Dataset
-from tests.helpers.datasets import make_toy, write_dataset, write_lines
+from dexml.evaluation import inverse_propensity, propensity_constants
+from tests.helpers.datasets import make_toy, real_data, write_dataset, write_lines
 
 TRN = ["red fox", "blue boat", "red boat"]
 TST = ["blue fox", "fox"]
@@ -291,11 +291,17 @@ def test_validation_must_leave_training_points(toy, n):
         Dataset.load(toy).validation_rows(n, seed=0)
 
 
-def test_eurlex_titles_load_as_described():
-    roots = [Path(os.environ["DEXML_DATA"])] if "DEXML_DATA" in os.environ else []
-    found = [root / "EURLEX57K-Titles" for root in roots if (root / "EURLEX57K-Titles").is_dir()]
-    if not found:
-        pytest.skip("EURLEX57K-Titles is not there: set DEXML_DATA to the folder that holds it")
-    data = Dataset.load(found[0])
+def test_eurlex_titles_load_as_described(tmp_path):
+    folder = real_data("EURLEX57K-Titles", tmp_path)
+    if folder is None:
+        pytest.skip("EURLEX57K-Titles is not there: set DEXML_DATA to the folder that holds it or its archive")
+    data = Dataset.load(folder)
     assert (len(data.trn), len(data.tst), data.n_labels) == (45_000, 6_000, 4_271)
     assert "163 labels have no training point" in data.notices[1]
+    counts = np.bincount(data.trn.relevance.indices, minlength=data.n_labels)
+    assert (data.trn.relevance.nnz, data.tst.relevance.nnz, counts.max()) == (228_322, 30_356, 3_645)
+    unseen = counts[data.tst.relevance.indices] == 0
+    assert (int(unseen.sum()), len(np.unique(data.tst.relevance.indices[unseen]))) == (96, 85)
+    weights = inverse_propensity(counts, len(data.trn), *propensity_constants("EURLEX57K")[:2])
+    assert weights[counts.argmax()] == pytest.approx(1.176706, abs=1e-6)
+    assert weights[counts == 0][0] == pytest.approx(13.865705, abs=1e-6)

@@ -126,7 +126,7 @@ def test_a_tokenizer_that_pads_on_the_left_is_saved_for_the_right(tmp_path: Path
     np.testing.assert_allclose(by_sentence_transformers(tmp_path / "best"), saved.encode(TEXTS), rtol=0, atol=1e-5)
 
 
-def test_the_files_are_those_of_the_specification(models: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_files_are_those_that_every_release_loads(models: Callable[[str], Path], tmp_path: Path) -> None:
     encoder(models("bert"), "cls", bottleneck=6).save(tmp_path / "best")
     names = {str(file.relative_to(tmp_path / "best")) for file in (tmp_path / "best").rglob("*") if file.is_file()}
     settings = {"config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,3 +69,16 @@ def write_dat(path: Path, ids: np.ndarray) -> Path:
     path.write_bytes(np.ascontiguousarray(ids).tobytes())
     path.with_name(path.name + ".meta").write_text(f"{ids.shape[0]} {ids.shape[1]} {ids.dtype}\n")
     return path
+
+
+def real_data(name: str, scratch: Path) -> Path | None:
+    """A folder of real data, or its archive unpacked into `scratch`, from DEXML_DATA or ../shared/data; None without."""
+    root = Path(os.environ.get("DEXML_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    if (root / name).is_dir():
+        return root / name
+    archive = root / f"{name}.tar.xz"
+    if not archive.is_file():
+        return None
+    with tarfile.open(archive) as packed:
+        packed.extractall(scratch, filter="data")
+    return scratch / name
