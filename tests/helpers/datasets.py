@@ -72,7 +72,7 @@ def write_dat(path: Path, ids: np.ndarray) -> Path:
 
 
 def real_data(name: str, scratch: Path) -> Path | None:
-    """A folder of real data, or its archive unpacked into `scratch`, from DEXML_DATA or ../shared/data; None without."""
+    """A folder of real data, or its archive unpacked into `scratch`, from DEXML_DATA or ../shared/data, else None."""
     root = Path(os.environ.get("DEXML_DATA", Path(__file__).parents[3] / "shared" / "data"))
     if (root / name).is_dir():
         return root / name
