@@ -72,14 +72,6 @@ class Tokens(ABC):
     def gather(self, rows: NDArray[np.integer]) -> tuple[Ids, Ids]:
         """Ids of these rows one after the other, and the number of ids of each row [B]; IndexError out of range."""
 
-    def padded(self, rows: NDArray[np.integer], pad_id: int | None = None) -> Ids:
-        """Ids [B, T], T the longest of these rows, the rest filled with `pad_id` (the tokenizer's own by default)."""
-        flat, lengths = self.gather(rows)
-        width = int(lengths.max(initial=0))
-        out = np.full((len(lengths), width), self.pad_id if pad_id is None else pad_id, dtype=np.int64)
-        out[np.arange(width) < lengths[:, None]] = flat
-        return out
-
     def _checked(self, rows: NDArray[np.integer]) -> Ids:
         wanted: Ids = np.asarray(rows, dtype=np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dexml.data import DataError
 from dexml.data.store import DatStore, TokenInfo, TokenStore, TokenWriter
-from tests.helpers.datasets import write_dat
+from tests.helpers.datasets import padded, write_dat
 
 INFO = TokenInfo("text", "tokenizer", max_len=8, pad_id=0, vocab_size=30_522)
 ROWS = [[5, 6, 7], [], [9], [1, 2, 3, 4, 5, 6, 7, 8], [65_535 - 1]]
@@ -47,8 +47,8 @@ def test_any_ragged_rows_survive_and_pad_like_the_naive_loop(tmp_path_factory, r
     info = TokenInfo("t", "k", 6, 7, vocab_size=2**32)
     store = write_store(tmp_path_factory.mktemp("s") / "x.tokens", rows, info, batch)
     wanted = [i for i in pick if i < len(rows)]
-    assert store.padded(np.array(wanted, int)).tolist() == padded_naive([rows[i] for i in wanted], 7)
-    assert store.padded(np.array(wanted, int), pad_id=1).tolist() == padded_naive([rows[i] for i in wanted], 1)
+    assert padded(store, np.array(wanted, int)).tolist() == padded_naive([rows[i] for i in wanted], 7)
+    assert padded(store, np.array(wanted, int), pad_id=1).tolist() == padded_naive([rows[i] for i in wanted], 1)
 
 
 @pytest.mark.parametrize(("vocab", "width"), [(30_522, 2), (65_536, 2), (65_537, 4)])
@@ -129,7 +129,7 @@ def test_dexmls_padded_files_give_the_same_rows(tmp_path, dtype):
     assert flat.tolist() == [2, 7, 8, 3, 2, 0, 3]
     assert flat.dtype == np.int64
     assert lengths.tolist() == [4, 3, 0]
-    assert store.padded(np.array([0, 1])).tolist() == [[2, 5, 3], [2, 3, 0]]
+    assert padded(store, np.array([0, 1])).tolist() == [[2, 5, 3], [2, 3, 0]]
     assert pickle.loads(pickle.dumps(store)).lengths.tolist() == store.lengths.tolist()
 
 
@@ -142,7 +142,7 @@ def test_a_padded_file_without_rows_is_fine(tmp_path):
     store = DatStore(write_dat(tmp_path / "x.dat", np.empty((0, 4), np.int64)), pad_id=0)
     assert len(store) == 0
     assert store.lengths.tolist() == []
-    assert store.padded(np.array([], int)).shape == (0, 0)
+    assert padded(store, np.array([], int)).shape == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dexml.data import DataError, Lines
 from dexml.data.store import DatStore, OnlineTokens, TokenStore
 from dexml.data.tokenize import load_tokenizer, open_tokens, token_path, tokenize_file
 from dexml.data.tokenizer import RowTokenizer
-from tests.helpers.datasets import PACKAGED, make_tokenizer, write_dat, write_lines
+from tests.helpers.datasets import PACKAGED, make_tokenizer, padded, write_dat, write_lines
 
 LONG = "boat " * 40
 TEXTS = ["a red fox", "", "Ünïcode ÄÖ 日本 fox", "near\u2028the\x0briver", LONG, "  old  ", "x", "ré", "🦊 fox!"]
@@ -243,15 +243,15 @@ def test_online_tokens_equal_stored_ones_and_write_nothing(tmp_path, small):
     assert online.lengths is None
     rows = np.array([4, 0, 4, 8])
     stored = open_tokens(path, small, 8)
-    assert online.padded(rows).tolist() == stored.padded(rows).tolist()
-    assert pickle.loads(pickle.dumps(online)).padded(rows).tolist() == stored.padded(rows).tolist()
+    assert padded(online, rows).tolist() == padded(stored, rows).tolist()
+    assert padded(pickle.loads(pickle.dumps(online)), rows).tolist() == padded(stored, rows).tolist()
     with pytest.raises(IndexError):
         online.gather(np.array([9]))
 
 
 def test_online_tokens_can_be_made_from_lines(tmp_path, bert):
     online = OnlineTokens(Lines(write_lines(tmp_path / "x.txt", ["red fox"])), bert, 8)
-    assert online.padded(np.array([0])).tolist() == reference(bert, ["red fox"], 8)
+    assert padded(online, np.array([0])).tolist() == reference(bert, ["red fox"], 8)
 
 
 def test_the_script_prints_path_rows_tokens_and_mean_length(tmp_path, small):

