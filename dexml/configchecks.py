@@ -69,8 +69,22 @@ def _loss_conflicts(keys: Keys) -> Iterator[Conflict]:
     if keys.loss_criterion == "bce" and keys.loss_weighted:
         text = "loss_weighted is not defined for loss_criterion bce; remove one of them"
         yield ("loss_weighted", "loss_criterion"), text
+    if keys.logq_correction:
+        yield from _correction_conflicts(keys)
     if (keys.propensity_A is None) != (keys.propensity_B is None):
         yield ("propensity_A", "propensity_B"), "propensity_A and propensity_B belong together: set both or neither"
+
+
+def _correction_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if resolved_side(keys) != "in-batch":
+        text = f"logq_correction is for in-batch negatives, label_side is {resolved_side(keys)}; remove it"
+        yield ("logq_correction", "net", "neg_type"), text
+    if keys.loss_criterion not in ("softmax", "decoupled-softmax"):
+        text = f"logq_correction is not defined for loss_criterion {keys.loss_criterion}; remove it"
+        yield ("logq_correction", "loss_criterion"), text
+    if keys.loss_sample and keys.num_pos_samples > 1:
+        text = f"logq_correction knows no chances for num_pos_samples {keys.num_pos_samples}; set loss_sample False"
+        yield ("logq_correction", "loss_sample", "num_pos_samples"), text
 
 
 def _selection_conflicts(keys: Keys) -> Iterator[Conflict]:

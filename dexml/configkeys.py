@@ -131,6 +131,10 @@ class Keys(BaseModel):
     num_pos_samples: Count = 1
     """Positives drawn per query and step into the pool of dist-de-hnm."""
 
+    logq_correction: bool = False
+    """Weigh each in-batch negative by one over its chance to be in the batch, which stands for all labels, not only
+    frequent ones."""
+
     # Training
     num_epochs: Count = 100
     """Passes over the training points."""

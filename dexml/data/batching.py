@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 Ints = NDArray[np.int64]
 SMALL_CHUNK = 2048  # padded tokens; below this, work on the weights outweighs work on the tokens
+SMALL_PACK = 512  # the same for packed tokens
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -105,6 +106,29 @@ def length_chunks(lengths: Ints, max_rows: int, token_budget: int) -> list[Ints]
         chunks.append(order[begin:end])
         begin = end
     return chunks
+
+
+def even_chunks(lengths: Ints, max_rows: int, token_budget: int, multiple: int = 1) -> list[Ints]:
+    """Cuts items, longest first, into chunks of about equal cost: about `max_rows` items or `token_budget` tokens at most.
+
+    Their number is a multiple of `multiple`, unless they would be too small to keep a processor busy.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    cost = np.maximum(lengths[order] / token_budget, 1 / max_rows)
+    least, tokens = -(-float(cost.sum()) // 1), int(lengths.sum())
+    parts = max(least, min(-(-least // multiple) * multiple, tokens // SMALL_PACK), 1)
+    place = ((np.cumsum(cost) - cost / 2) * (parts / max(cost.sum(), 1e-300))).astype(np.int64)
+    return [part for part in np.split(order, np.flatnonzero(np.diff(place)) + 1) if len(part)]
+
+
+def take_flat(flat: Ints, offsets: Ints, rows: Ints, pad_id: int) -> tuple[Ints, Ints]:
+    """Rows of a ragged array end to end: ids [N] and lengths [B]; an empty row becomes one `pad_id`."""
+    found = offsets[rows + 1] - offsets[rows]
+    lengths = np.maximum(found, 1)
+    ends = np.cumsum(lengths)
+    place = np.repeat(offsets[rows] - (ends - lengths), lengths) + np.arange(ends[-1])
+    empty = np.repeat(found == 0, lengths)
+    return np.where(empty, pad_id, flat[np.where(empty, 0, place)] if len(flat) else pad_id).astype(np.int64), lengths
 
 
 def take_padded(flat: Ints, offsets: Ints, rows: Ints, pad_id: int) -> tuple[Ints, Ints]:

@@ -1,16 +1,17 @@
-"""Embedding many texts without gradients: sorted by length within blocks, so that little is spent on padding."""
+"""Embedding many texts without gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dexml.data.batching import Ints, length_chunks, take_padded
-from dexml.data.tokens import Tokens
+from dexml.data.batching import Ints
+from dexml.encoders.chunks import Chunks
 from dexml.encoders.text import TextEncoder
 
 BLOCK = 1 << 16  # texts whose token ids are held in memory at once
@@ -28,23 +29,33 @@ def evaluating(encoder: TextEncoder) -> Iterator[None]:
         encoder.train(mode)
 
 
-def embed_rows(
+def embed(
     encoder: TextEncoder,
-    tokens: Tokens,
+    gather: Callable[[Ints], tuple[Ints, Ints]],
     rows: Ints,
+    pad_id: int,
     max_rows: int = 1024,
     token_budget: int = 16384,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Tensor:
-    """Embeddings [n, D] of rows [n] of a token store, float32 on its device; `advance(k)` tells of k more done."""
+    """Embeddings [n, D] of n `rows`, float32 on the encoder's device.
+
+    Args:
+        gather: ids of some rows one after the other, and the number of ids of each, as `Tokens.gather`.
+        advance: told of how many more are done.
+    """
     out = torch.empty((len(rows), encoder.width), device=encoder.device)
+    lock = Lock()
     with evaluating(encoder):
         for begin in range(0, len(rows), BLOCK):
-            flat, lengths = tokens.gather(rows[begin : begin + BLOCK])
-            offsets = np.concatenate([[0], np.cumsum(lengths)])
-            for chunk in length_chunks(lengths.astype(np.int64), max_rows, token_budget):
-                padded = take_padded(flat, offsets, chunk, tokens.pad_id)
-                ids, sizes = (torch.from_numpy(array).to(out.device) for array in padded)
-                out[torch.from_numpy(begin + chunk).to(out.device)] = encoder(ids, sizes).to(out.dtype)
-                advance(len(chunk))
+            flat, lengths = gather(rows[begin : begin + BLOCK])
+            chunks = Chunks(encoder, flat, lengths, pad_id, max_rows, token_budget)
+
+            def encode(i: int, worker: int, begin: int = begin, chunks: Chunks = chunks) -> None:
+                part = chunks.parts[i]
+                out[torch.from_numpy(begin + part).to(out.device)] = chunks.encode(part).to(out.dtype)
+                with lock:
+                    advance(len(part))
+
+            chunks.map(encode)
     return out

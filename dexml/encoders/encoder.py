@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dexml.config import ConfigError
-from dexml.data.batching import length_chunks, take_padded
+from dexml.data.batching import Ints
 from dexml.data.tokenizer import RowTokenizer, load_tokenizer
 from dexml.encoders.directory import Layout, pooling_linear, read_layout, write_layout
-from dexml.encoders.encode import BLOCK, evaluating
+from dexml.encoders.encode import embed
 from dexml.encoders.pretrained import load_backbone, model_folder, position_limit, quiet, resolve_precision
 from dexml.encoders.text import Pooler, TextEncoder
 
@@ -85,17 +85,12 @@ class Encoder:
         if isinstance(texts, str):
             raise ValueError(f"encode takes a list of texts, not one text: write [{texts[:20]!r}]")
         rows = RowTokenizer(self.tokenizer, self._length(max_len))
-        device = self.model.device
-        out = np.empty((len(texts), self.width), np.float32)
-        with evaluating(self.model):
-            for begin in range(0, len(texts), BLOCK):
-                flat, lengths = rows.encode([text.strip() for text in texts[begin : begin + BLOCK]])
-                offsets = np.concatenate([[0], np.cumsum(lengths)])
-                for chunk in length_chunks(lengths, batch_size, batch_size * rows.max_len):
-                    padded = take_padded(flat, offsets, chunk, rows.pad_id)
-                    ids, sizes = (torch.from_numpy(array).to(device) for array in padded)
-                    out[begin + chunk] = self.model(ids, sizes).float().cpu().numpy()
-        return out
+
+        def gather(chosen: Ints) -> tuple[Ints, Ints]:
+            return rows.encode([texts[i].strip() for i in chosen])
+
+        every = np.arange(len(texts))
+        return embed(self.model, gather, every, rows.pad_id, batch_size, batch_size * rows.max_len).cpu().numpy()
 
     def save(self, folder: str | Path) -> None:
         """Writes the directory; `SentenceTransformer(folder)` then gives the same vectors.

@@ -18,9 +18,8 @@ from transformers.utils import logging as transformers_logging
 from dexml.config import Config, ConfigError
 from dexml.data.package import resolve_model
 from dexml.encoders.directory import pooling_linear
-from dexml.encoders.text import Precision, TextEncoder
+from dexml.encoders.text import Precision, TextEncoder, first_position, position_table
 
-POSITION_TABLES = ("position_embeddings", "embed_positions", "wpe")  # what models call a learnt position table
 
 
 def model_folder(name: str, *, trust_remote_code: bool = False) -> Path:
@@ -140,13 +139,11 @@ def _line(error: Exception) -> str:
 
 def position_limit(backbone: nn.Module) -> int | None:
     """Most tokens of a text: the rows of the learnt position table, None for relative or rotary positions."""
-    for name, module in backbone.named_modules():
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
-            # RoBERTa and its kin count from padding_idx + 1
-            unused = 0 if module.padding_idx is None else module.padding_idx + 1
-            rows = module.num_embeddings
-            return min(rows - unused, getattr(backbone.config, "max_position_embeddings", rows))
-    return None
+    table = position_table(backbone)
+    if table is None:
+        return None
+    rows = table.num_embeddings
+    return min(rows - first_position(backbone), getattr(backbone.config, "max_position_embeddings", rows))
 
 
 def resolve_precision(wanted: str, amp: bool, device: torch.device) -> Precision:

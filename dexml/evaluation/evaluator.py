@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 from dexml.data.batching import Ints
 from dexml.data.tokens import Tokens
 from dexml.distributed import World
-from dexml.encoders.encode import embed_rows
+from dexml.encoders.encode import embed
 from dexml.encoders.text import TextEncoder
 from dexml.evaluation.metrics import apply_filters, compute_metrics, filter_overfetch, recall_depths
 from dexml.evaluation.propensity import inverse_propensity
@@ -81,7 +81,7 @@ class Retriever:
         self.advance = advance
         self.shard = world.span(self.n_labels)
         rows = np.arange(self.shard.start, self.shard.stop)
-        self.label_SD = embed_rows(encoder, label_tokens, rows, *self.limits, advance).cpu()
+        self.label_SD = embed(encoder, label_tokens.gather, rows, label_tokens.pad_id, *self.limits, advance).cpu()
         self._searcher = FlatSearcher(self.label_SD.numpy()) if len(rows) else None
 
     def all_labels(self) -> torch.Tensor:
@@ -100,7 +100,7 @@ class Retriever:
 
     def _search_block(self, tokens: Tokens, rows: Ints, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         mine = rows[self.world.span(len(rows))]
-        query_ND = embed_rows(self.encoder, tokens, mine, *self.limits, self.advance)
+        query_ND = embed(self.encoder, tokens.gather, mine, tokens.pad_id, *self.limits, self.advance)
         query_ND = self.world.gather_rows(query_ND, len(rows)).cpu()
         ids = np.full((len(rows), k), -1, np.int64)
         scores = np.full((len(rows), k), -np.inf, np.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from dexml.data.dataset import Split
 from dexml.data.tokens import Tokens
 from dexml.distributed import World
 from dexml.encoders.text import TextEncoder
+from dexml.labels.correction import LogQ
 from dexml.labels.gradcache import Chunking, TextSide
 from dexml.labels.policy import LabelSide
 from dexml.labels.positives import batch_cells, num_pos
@@ -56,6 +58,8 @@ class DualEncoder:
         self.query_chunking = Chunking(cfg.gc_bsz_x or cfg.bsz, cfg.token_budget)
         self.label_chunking = Chunking(cfg.gc_bsz, cfg.token_budget)
 
+        self.logq = LogQ(split.relevance, cfg.loss_sample) if cfg.logq_correction else None
+
     @property
     def take(self) -> int:
         """Positives kept of a query; 0 keeps all."""
@@ -79,7 +83,7 @@ class DualEncoder:
         query_BD, label_SD = queries.embed(), labels.embed()
         query_GD = self.world.gather_rows(query_BD, len(batch.points))
         positives = cells.on_shard(pool, shard, query_GD.device)
-        result = self._loss(query_GD, label_SD, positives, len(pool), batch)
+        result = self._loss(query_GD, label_SD, positives, pool, batch)
         queries.backward(self.world.scatter_rows_sum(result.grad_query) * scale)
         labels.backward(result.grad_label * scale)
         tokens = queries.encoded_tokens + labels.encoded_tokens
@@ -92,7 +96,7 @@ class DualEncoder:
         return TextSide(self.encoder, tokens, rows, keys, chunking, keep_graph)
 
     def _loss(
-        self, query_GD: Tensor, label_SD: Tensor, positives: Positives, n_labels: int, batch: Batch
+        self, query_GD: Tensor, label_SD: Tensor, positives: Positives, pool: Ints, batch: Batch
     ) -> TiledResult:
         cfg = self.cfg
         return tiled(
@@ -104,16 +108,21 @@ class DualEncoder:
             tile_rows=cfg.tile_rows,
             tile_cols=cfg.tile_cols,
             comm=self.world,
-            n_labels_total=n_labels,
+            n_labels_total=len(pool),
             weighted=cfg.loss_weighted,
             topk=self._topk(batch) if cfg.loss_criterion == "topk" else None,
+            log_weights=self._log_weights(pool, batch),
         )
+
+    def _log_weights(self, pool: Ints, batch: Batch) -> Tensor | None:
+        if self.logq is None:
+            return None
+        mine = pool[self.world.span(len(pool))]
+        return torch.from_numpy(self.logq.log_weights(mine, len(batch.points))).float().to(self.world.device)
 
     def _topk(self, batch: Batch) -> TopK:
         cfg = self.cfg
-        k: int | Tensor
-        if isinstance(cfg.topk_K, str):
-            k = torch.from_numpy(num_pos(self.split.relevance, batch)).to(self.world.device)
-        else:
-            k = cfg.topk_K
+        # one k a row even where all are equal: a pool that is smaller than k gives no loss, not an error
+        each = num_pos(self.split.relevance, batch) if isinstance(cfg.topk_K, str) else cfg.topk_K
+        k = torch.from_numpy(np.broadcast_to(each, len(batch.points)).astype(np.int64)).to(self.world.device)
         return TopK(k, cfg.topk_alpha, cfg.topk_cdf, cfg.topk_solver, cfg.topk_n_iter)

@@ -1,9 +1,9 @@
 """Gradient caching: encode without a graph, take the loss gradient at the embeddings, encode again chunk by chunk
 with a graph and push the gradient through (Gao et al. 2021, arXiv 2101.06983).
 
-Memory holds one chunk's activations however many texts there are. Both passes give the same vectors because dropout is
-a function of the text (`RowDropout`) and a chunk is padded the same way twice. Where all texts fit the budget
-of one chunk their graph is kept and the second encoding is saved.
+Memory holds the activations of the chunks at work however many texts there are. Both passes give the same vectors
+because dropout is a function of the text (`ChunkMode`) and chunks are cut once. Where all texts fit the budget of one
+step their graph is kept and the second encoding is saved.
 
 n texts of one side of a step on this rank, D embedding width.
 """
@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexml.data.batching import Ints, length_chunks, take_padded
+from dexml.data.batching import Ints
 from dexml.data.tokens import Tokens
+from dexml.encoders.chunks import Chunks
 from dexml.encoders.text import TextEncoder
 
 
 @dataclass(frozen=True)
 class Chunking:
-    """How many texts go through the encoder at a time. Results do not depend on it."""
+    """How many texts and tokens go through the encoder at a time. Results do not depend on it."""
 
     max_rows: int
     token_budget: int
@@ -36,7 +36,7 @@ class TextSide:
     Args:
         tokens, rows: rows [n] of a token store.
         keys: [n] dropout keys, see `dropout_keys`.
-        keep_graph: encode once with a graph even if there are several chunks: faster, memory grows with n.
+        keep_graph: encode once with a graph even if that is over the budget: faster, memory grows with n.
     """
 
     def __init__(
@@ -44,54 +44,69 @@ class TextSide:
         encoder: TextEncoder,
         tokens: Tokens,
         rows: Ints,
-        keys: NDArray[np.int32],
+        keys: NDArray,
         chunking: Chunking,
         keep_graph: bool = False,
     ) -> None:
-        self.encoder = encoder
-        self.tokens, self.rows, self.keys = tokens, rows, keys
-        flat, lengths = tokens.gather(rows)
-        self.flat, self.lengths = flat, lengths.astype(np.int64)
-        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
-        self.chunks = length_chunks(self.lengths, chunking.max_rows, chunking.token_budget)
-        padded = sum(len(chunk) * int(self.lengths[chunk[0]]) for chunk in self.chunks)
-        self.keep_graph = keep_graph or padded <= chunking.token_budget
-        self._graph: Tensor | None = None
+        self.encoder, self.keys = encoder, keys
+        self.chunks = Chunks(encoder, *tokens.gather(rows), tokens.pad_id, chunking.max_rows, chunking.token_budget)
+        self.keep_graph = keep_graph or self.chunks.tokens <= chunking.token_budget
+        self._graphs: list[Tensor] | None = None
         self.encoded_tokens = 0
 
     def embed(self) -> Tensor:
         """The embeddings [n, D], without a graph."""
-        if self.keep_graph and self.chunks and torch.is_grad_enabled():
-            self._graph = self._encode_all()
-            return self._graph.detach()
-        with torch.no_grad():
-            return self._encode_all()
+        keep = self.keep_graph and torch.is_grad_enabled()
+        with torch.set_grad_enabled(keep):
+            parts = self.chunks.map(self._encode)
+        self._graphs = parts if keep else None
+        self.encoded_tokens += self.chunks.tokens
+        return self.chunks.join([part.detach() for part in parts])
 
     def backward(self, grad_nD: Tensor) -> None:
         """Adds the parameter gradients of sum(embedding * grad) to `.grad`."""
-        if self._graph is not None:
-            self._graph.backward(grad_nD)
-            self._graph = None
-            return
-        for chunk in self.chunks:
-            self._encode(chunk).backward(grad_nD[torch.from_numpy(chunk).to(grad_nD.device)])
+        if self._graphs is None:
+            self.encoded_tokens += self.chunks.tokens
+        graphs, self._graphs = self._graphs, None
+        parameters = [p for p in self.encoder.parameters() if p.requires_grad]
+        sums = [GradientSum(parameters) for _ in range(self.chunks.workers)]
 
-    def _encode_all(self) -> Tensor:
-        if not self.chunks:
-            return torch.zeros((0, self.encoder.width), device=self.encoder.device, dtype=self._dtype())
-        parts = torch.cat([self._encode(chunk) for chunk in self.chunks])
-        order = torch.from_numpy(np.concatenate(self.chunks)).to(parts.device)
-        return torch.empty_like(parts).index_copy(0, order, parts)
+        def push(i: int, worker: int) -> None:
+            out = self._encode(i, worker) if graphs is None else graphs[i]
+            rows = torch.from_numpy(self.chunks.parts[i]).to(grad_nD.device)
+            sums[worker].add(torch.autograd.grad(out, parameters, grad_nD[rows], allow_unused=True))
 
-    def _encode(self, chunk: Ints) -> Tensor:
-        device = self.encoder.device
-        ids, lengths = take_padded(self.flat, self.offsets, chunk, self.tokens.pad_id)
-        self.encoded_tokens += ids.size
-        keys = torch.from_numpy(self.keys[chunk]).to(device)
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(self.keys[chunk[0]]))  # for models that draw random numbers in ways of their own
-            return self.encoder(torch.from_numpy(ids).to(device), torch.from_numpy(lengths).to(device), keys)
+        self.chunks.map(push)
+        for part in sums:
+            part.into_grad()
 
-    def _dtype(self) -> torch.dtype:
-        return torch.float64 if next(self.encoder.parameters()).dtype == torch.float64 else torch.float32
+    def _encode(self, i: int, worker: int) -> Tensor:
+        return self.chunks.encode(self.chunks.parts[i], self.keys, sparse_grad=True)
+
+
+class GradientSum:
+    """Gradients of `parameters` added up apart from `.grad`, so that threads do not meet and the order is fixed."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.sums: list[Tensor | None] = [None] * len(parameters)
+
+    def add(self, gradients: tuple[Tensor | None, ...]) -> None:
+        for i, grad in enumerate(gradients):
+            if grad is None:
+                continue
+            before = self.sums[i]
+            if before is None:
+                self.sums[i] = grad.clone()
+            else:
+                self.sums[i] = before + grad if before.is_sparse else before.add_(grad)
+
+    def into_grad(self) -> None:
+        """Adds the sums to `.grad`, which is dense."""
+        for p, grad in zip(self.parameters, self.sums, strict=True):
+            if grad is None:
+                continue
+            if p.grad is None:
+                p.grad = grad.to_dense() if grad.is_sparse else grad
+            else:
+                p.grad.add_(grad)

@@ -15,10 +15,15 @@ from torch import Tensor
 from dexml.losses.types import KEPT, MASKED, LossError, LossSum, Positives, TopK
 
 
-def softmax(sim_GS: Tensor, positives: Positives, *, weighted: bool = False) -> LossSum:
-    """Sum over kept p of r_p (LSE - s_p), the LSE over all labels not masked (removed positives stay in)."""
+def softmax(
+    sim_GS: Tensor, positives: Positives, *, weighted: bool = False, log_weights: Tensor | None = None
+) -> LossSum:
+    """Sum over kept p of r_p (LSE - s_p), the LSE over all labels not masked (removed positives stay in).
+
+    log_weights [S] is added to the scores of the negatives.
+    """
     sim = _scores(sim_GS, positives)
-    log_z = _logsumexp(sim, _cells(sim, positives, positives.role == MASKED))
+    log_z = _logsumexp(_raised(sim, positives, log_weights), _cells(sim, positives, positives.role == MASKED))
     r = positives.relevance(weighted).to(sim.dtype)
     terms = r * (log_z[positives.rows] - sim[positives.rows, positives.cols])
     return _sum(sim, terms[positives.role == KEPT])
@@ -35,11 +40,16 @@ def bce(sim_GS: Tensor, positives: Positives) -> LossSum:
     return _sum(sim, torch.cat([softplus[~outside & live], -hits]) / sim.shape[1])
 
 
-def decoupled_softmax(sim_GS: Tensor, positives: Positives, *, weighted: bool = False) -> LossSum:
-    """Mean over kept p of r_p softplus(N - s_p), N the LSE over the labels that are not entries."""
+def decoupled_softmax(
+    sim_GS: Tensor, positives: Positives, *, weighted: bool = False, log_weights: Tensor | None = None
+) -> LossSum:
+    """Mean over kept p of r_p softplus(N - s_p), N the LSE over the labels that are not entries.
+
+    log_weights [S] is added to the scores of the negatives.
+    """
     sim = _scores(sim_GS, positives)
     entries = _cells(sim, positives, torch.ones_like(positives.role, dtype=torch.bool))
-    log_z = _logsumexp(sim, entries)
+    log_z = _logsumexp(_raised(sim, positives, log_weights), entries)
     has_negatives = (~entries).any(1)[positives.rows]
     margin = log_z[positives.rows] - sim[positives.rows, positives.cols]
     terms = _share(positives, weighted).to(sim.dtype) * torch.logaddexp(margin, torch.zeros_like(margin))
@@ -60,7 +70,9 @@ def soft_topk(
     Rows with at most k such cells contribute 0. The gradient through t is the implicit one, exact at the root.
     """
     sim = _scores(sim_GS, positives)
-    want = TopK(k, alpha, cdf).per_row(positives)
+    settings = TopK(k, alpha, cdf)
+    settings.check(sim.shape[1])
+    want = settings.per_row(positives)
     outside = _cells(sim, positives, positives.role != KEPT)
     live = (positives.n_kept > 0) & ((~outside).sum(1) > want)
     t = _threshold(sim, outside, want.to(sim.dtype), alpha, cdf)[:, None]
@@ -89,6 +101,13 @@ def _cells(sim: Tensor, positives: Positives, chosen: Tensor) -> Tensor:
     cells = torch.zeros(sim.shape, dtype=torch.bool, device=sim.device)
     cells[positives.rows[chosen], positives.cols[chosen]] = True
     return cells
+
+
+def _raised(sim: Tensor, positives: Positives, log_weights: Tensor | None) -> Tensor:
+    if log_weights is None:
+        return sim
+    every = torch.ones_like(positives.role, dtype=torch.bool)
+    return torch.where(_cells(sim, positives, every), sim, sim + log_weights.to(sim.dtype))
 
 
 def _logsumexp(sim: Tensor, hidden: Tensor) -> Tensor:

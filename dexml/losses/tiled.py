@@ -34,17 +34,19 @@ def tiled(
     n_labels_total: int | None = None,
     weighted: bool = False,
     topk: TopK | None = None,
+    log_weights: Tensor | None = None,
 ) -> TiledResult:
     """The loss of scores query_GD @ label_SD.T / tau over the labels of all shards, and the gradients of its mean.
 
     query_GD [G, D] is the same on every shard; label_SD [S, D] and `positives` are this shard's (S may be 0). `total`
     is already summed over shards; grad_query [G, D] is this shard's part of a sum, grad_label [S, D] is complete. The
     peak holds inputs, gradients and two tiles of tile_rows x tile_cols scores (tile_rows 0: 4M cells a tile); the
-    tile changes results by rounding only. ValueError names the argument at fault.
+    tile changes results by rounding only. log_weights [S]: ln of the weight of a label as a negative (softmax and
+    decoupled softmax), for a sample of labels that stands for more. ValueError names the argument at fault.
     """
     job = Job(
         query_GD.detach(), label_SD.detach(), positives, tau, tile_rows, tile_cols, comm, n_labels_total, weighted,
-        topk or TopK(),
+        topk or TopK(), log_weights,
     )  # fmt: skip
     fit = _criterion(loss)(_checked(job, loss))
     grad_query, grad_label = _gradients(job, fit)
@@ -90,5 +92,16 @@ def _checked(job: Job, loss: str | Loss) -> Job:
         raise LossError(f"tile_rows, tile_cols: need >= 0 and >= 1, got {job.tile_rows} and {job.tile_cols}")
     if loss == "bce" and job.n_labels_total is None and job.comm is not SINGLE:
         raise LossError("n_labels_total: bce over label shards needs the number of labels of all shards")
+    if job.log_weights is not None:
+        _check_log_weights(job.log_weights, label.shape[0], loss)
     job.positives.validate(label.shape[0])
+    if loss == "topk" and (job.n_labels_total is not None or job.comm is SINGLE):
+        job.topk.check(label.shape[0] if job.n_labels_total is None else job.n_labels_total)
     return job
+
+
+def _check_log_weights(log_weights: Tensor, n_labels: int, loss: str | Loss) -> None:
+    if loss not in ("softmax", "decoupled-softmax"):
+        raise LossError(f"log_weights: not defined for {loss}")
+    if log_weights.shape != (n_labels,) or not bool(torch.isfinite(log_weights).all()):
+        raise LossError(f"log_weights: need {n_labels} finite numbers, got shape {list(log_weights.shape)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,10 +32,13 @@ class Tile:
     cols: slice
     index: Tensor
     flat: Tensor
+    log_weights: Tensor | None
+    """[n] what the scores at the entries were raised by, as if they were negatives"""
 
     def entries(self) -> Tensor:
         """[n] scores at the entries, a copy."""
-        return self.scores.view(-1).index_select(0, self.flat)
+        scores = self.scores.view(-1).index_select(0, self.flat)
+        return scores if self.log_weights is None else scores - self.log_weights[self.index]
 
     def put(self, values: Tensor) -> None:
         self.scores.view(-1).index_copy_(0, self.flat, values.to(self.scores.dtype))
@@ -45,6 +49,13 @@ class Tile:
         if self.index.numel():
             self.put(before.masked_fill(hidden[self.index], -torch.inf))
         return before
+
+
+class LogWeights(NamedTuple):
+    labels: Tensor
+    """[S]"""
+    entries: Tensor
+    """[nnz] the same at the label of each entry"""
 
 
 @dataclass(frozen=True)
@@ -71,8 +82,8 @@ class Plan:
         bounds = torch.searchsorted(key, torch.arange(n_tiles + 1, device=key.device)).tolist()
         return cls(n_rows, n_cols, row_step, col_step, order, flat, bounds)
 
-    def scan(self, query: Tensor, label: Tensor, scale: float) -> Iterator[Tile]:
-        """Every tile of scale * query @ label.T, columns outermost. A tile is overwritten by the next one."""
+    def scan(self, query: Tensor, label: Tensor, scale: float, log_weights: LogWeights | None = None) -> Iterator[Tile]:
+        """Every tile of scale * query @ label.T + ln weight, columns outermost. A tile is overwritten by the next one."""
         shape = min(self.row_step, self.n_rows) * min(self.col_step, self.n_cols)
         buffers = query.new_empty((2, shape), dtype=accumulator(query.dtype))
         cuts = iter(zip(self.bounds, self.bounds[1:], strict=False))
@@ -83,8 +94,11 @@ class Plan:
                 size = (rows.stop - top, cols.stop - left)
                 scores, scratch = buffers[:, : size[0] * size[1]].view(2, *size)
                 scores_into(scores, query[rows], label[cols], scale)
+                if log_weights is not None:
+                    scores += log_weights.labels[cols]
                 first, last = next(cuts)
-                yield Tile(scores, scratch, rows, cols, self.order[first:last], self.flat[first:last])
+                raised = None if log_weights is None else log_weights.entries
+                yield Tile(scores, scratch, rows, cols, self.order[first:last], self.flat[first:last], raised)
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -127,6 +141,7 @@ class Job:
     n_labels_total: int | None
     weighted: bool
     topk: TopK
+    log_weights: Tensor | None = None
 
     @cached_property
     def plan(self) -> Plan:
@@ -139,7 +154,9 @@ class Job:
 
     def scan(self, sharpness: float = 1.0) -> Iterator[Tile]:
         """Tiles of sharpness * scores over all rows."""
-        return self.plan.scan(self.query, self.label, sharpness / self.tau)
+        weights = self.log_weights
+        pair = None if weights is None else LogWeights(weights, weights[self.positives.cols])
+        return self.plan.scan(self.query, self.label, sharpness / self.tau, pair)
 
     @cached_property
     def poison(self) -> Tensor:

@@ -86,7 +86,10 @@ class Positives:
         return r * (self.role == KEPT)
 
     def validate(self, n_labels: int) -> None:
-        """Raise ValueError unless every entry lies in 0 <= col < n_labels and is named once (one host sync)."""
+        """Raise ValueError unless some query has a kept positive, every entry lies in 0 <= col < n_labels and is named
+        once (two host syncs)."""
+        if not bool(self.n_kept.any()):
+            raise LossError("positives: no query has a kept positive, so there is nothing to learn from")
         if self.cols.numel() == 0:
             return
         ends_ok = (self.indptr[0] == 0) & (self.indptr[-1] == self.cols.numel()) & (self.indptr.diff() >= 0).all()
@@ -166,6 +169,12 @@ class TopK:
             raise LossError(f"topk.solver: halley or bisect, got {self.solver!r}")
         if self.max_iter < 1:
             raise LossError(f"topk.max_iter: must be at least 1, got {self.max_iter}")
+
+    def check(self, n_labels: int) -> None:
+        """Raise ValueError if one k for all rows is not below the number of labels. (A row that has fewer labels than
+        its own k gives no loss.)"""
+        if isinstance(self.k, int) and self.k >= n_labels:
+            raise LossError(f"topk.k: {self.k} of {n_labels} labels: a top-k over all of them has no threshold")
 
     def per_row(self, positives: Positives) -> Tensor:
         """int64 [G]. A row without kept positives has no loss, so any k does for it (its num_pos would be 0)."""

@@ -10,13 +10,16 @@ from scipy.sparse import csr_matrix
 
 from dexml.data.batching import (
     SMALL_CHUNK,
+    SMALL_PACK,
     Batch,
     dropout_keys,
     epoch_batches,
     hash64,
+    even_chunks,
     length_chunks,
     sample_kept,
     steps_per_epoch,
+    take_flat,
     take_padded,
 )
 
@@ -102,6 +105,39 @@ def test_chunks_hold_every_item_once_within_bounds(lengths: list[int], max_rows:
         assert len(chunk) == 1 or len(chunk) * longest <= budget
         half_padding = 2 * shortest <= longest - 1
         assert not half_padding or len(chunk) * longest <= SMALL_CHUNK + longest
+
+
+@settings(max_examples=200)
+@given(
+    lengths=st.lists(st.integers(1, 64), max_size=300),
+    max_rows=st.integers(1, 100),
+    budget=st.integers(1, 2000),
+    multiple=st.integers(1, 4),
+)
+def test_even_chunks_hold_every_item_once_near_their_bounds(
+    lengths: list[int], max_rows: int, budget: int, multiple: int
+) -> None:
+    sizes = np.array(lengths, np.int64)
+    chunks = even_chunks(sizes, max_rows, budget, multiple)
+    order = np.concatenate([*chunks, []]).astype(int)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert (np.diff(sizes[order]) <= 0).all()
+    for chunk in chunks:
+        cost = np.maximum(sizes[chunk] / budget, 1 / max_rows)
+        assert cost[1:-1].sum() <= 1 + 1e-9  # a chunk begins and ends at the middle of an item
+    if len(sizes) and max(sizes) * multiple < sizes.sum() / 8 and sizes.sum() >= SMALL_PACK * multiple * len(chunks):
+        assert len(chunks) % multiple == 0
+
+
+def test_laying_end_to_end_equals_the_loop() -> None:
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(5, 99, n) for n in (3, 0, 7, 2)]
+    flat, offsets = np.concatenate(texts), np.cumsum([0, 3, 0, 7, 2])
+    ids, lengths = take_flat(flat, offsets, np.array([2, 1, 3]), pad_id=1)
+    assert ids.tolist() == [*texts[2].tolist(), 1, *texts[3].tolist()]
+    assert lengths.tolist() == [7, 1, 2]
+    ids, lengths = take_flat(flat[:0], np.array([0, 0]), np.array([0]), pad_id=1)
+    assert (ids.tolist(), lengths.tolist()) == ([1], [1])
 
 
 def test_padding_equals_the_loop() -> None:

@@ -29,6 +29,7 @@ CASES = {
     "topk-num_pos": {"loss_criterion": "topk", "topk_K": "num_pos"},
     "topk-laplace": {"loss_criterion": "topk", "topk_K": 3, "loss_sample": True, "topk_cdf": "laplace"},
     "in-batch": {"net": "dist-de-hnm", "neg_type": "in-batch"},
+    "in-batch-logq": {"net": "dist-de-hnm", "neg_type": "in-batch", "logq_correction": True},
     "shortlist": HARD,
     "one-query-chunks": {"gc_bsz_x": 1, "gc_bsz": 1, "token_budget": 1, "bottleneck_dim": 8, "dropout": 0.2},
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +21,14 @@ ROWS = np.array([5, 17, 3, 80, 41, 9, 120, 66, 2, 77, 150])
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[TextEncoder, Tokens]:
-    from transformers import AutoModel
-
     root = tmp_path_factory.mktemp("cache")
     make_toy(root / "Toy")
+    return make_parts(root)
+
+
+def make_parts(root: Path) -> tuple[TextEncoder, Tokens]:
+    from transformers import AutoModel
+
     model = make_model(root / "model", hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     tokens = open_tokens(root / "Toy" / "raw" / "trn_X.txt", str(model), 16)
     backbone = AutoModel.from_pretrained(model, add_pooling_layer=False)
@@ -60,8 +66,8 @@ def test_the_second_encoding_is_the_first_bit_for_bit(parts: tuple[TextEncoder, 
     texts.keep_graph = False
     first = texts.embed()
     with torch.no_grad():
-        second = torch.cat([texts._encode(chunk) for chunk in texts.chunks])
-    assert torch.equal(first[np.concatenate(texts.chunks)], second)
+        second = texts.chunks.join(texts.chunks.map(texts._encode))
+    assert torch.equal(first, second)
     assert not torch.equal(first, gradients(parts, side_of_another_step(parts))[0])
 
 
@@ -76,18 +82,59 @@ def test_the_global_random_stream_is_left_alone(parts: tuple[TextEncoder, Tokens
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_model_with_random_numbers_of_its_own_is_replayed(parts: tuple[TextEncoder, Tokens]) -> None:
-    encoder = parts[0]
-    noise = encoder.tf.embeddings.register_forward_hook(lambda *args: args[2] + torch.randn_like(args[2]))  # type: ignore[union-attr, operator]
-    try:
-        texts = side(parts, 3, 16384)
-        texts.keep_graph = False
-        first = texts.embed()
-        with torch.no_grad():
-            again = texts._encode_all()
-    finally:
-        noise.remove()
+def test_a_model_with_random_numbers_of_its_own_is_replayed(tmp_path: Path) -> None:
+    make_toy(tmp_path / "Toy")
+    encoder, tokens = make_parts(tmp_path)
+    encoder.tf.embeddings.register_forward_hook(lambda *args: args[2] + torch.randn_like(args[2]))  # type: ignore[union-attr, operator]
+    assert encoder.draws
+    assert not encoder.packs
+    texts = side((encoder, tokens), 3, 16384)
+    texts.keep_graph = False
+    first = texts.embed()
+    with torch.no_grad():
+        again = texts.chunks.join(texts.chunks.map(texts._encode))
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_the_number_of_threads_changes_nothing(parts: tuple[TextEncoder, Tokens], threads: int, packs: bool) -> None:
+    before, own = torch.get_num_threads(), parts[0].packs
+    embedded, expected = gradients(parts, side(parts, 99, 16384, keep=True))
+    try:
+        torch.set_num_threads(threads)
+        parts[0].packs = packs
+        for keep in (True, False):
+            texts = side(parts, 4, 64)
+            texts.keep_graph = keep
+            assert len(texts.chunks.parts) > 2
+            again, found = gradients(parts, texts)
+            torch.testing.assert_close(again, embedded, rtol=0, atol=1e-12)
+            for name, grad in expected.items():
+                torch.testing.assert_close(found[name], grad, rtol=1e-10, atol=1e-12, msg=name)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+        parts[0].packs = own
+
+
+def test_gradients_add_to_those_that_are_there(parts: tuple[TextEncoder, Tokens]) -> None:
+    _, once = gradients(parts, side(parts, 3, 40))
+    texts = side(parts, 3, 40)
+    embedded = texts.embed()
+    weight = torch.linspace(-1, 2, embedded.numel(), dtype=embedded.dtype).view_as(embedded)
+    texts.backward(torch.cos(embedded) * weight)
+    for name, p in parts[0].named_parameters():
+        if name in once:
+            assert not p.grad.is_sparse  # type: ignore[union-attr]
+            torch.testing.assert_close(p.grad, 2 * once[name], rtol=1e-10, atol=1e-12, msg=name)
+
+
+def test_an_error_in_one_thread_reaches_the_caller(parts: tuple[TextEncoder, Tokens]) -> None:
+    texts = side(parts, 3, 40)
+    texts.chunks.flat[:] = 64  # outside the vocabulary
+    with pytest.raises(IndexError):
+        texts.embed()
 
 
 def test_no_texts_on_this_rank(parts: tuple[TextEncoder, Tokens]) -> None:

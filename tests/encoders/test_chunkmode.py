@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dexml.encoders.dropout import RowDropout
+from dexml.encoders.chunkmode import ChunkMode
 
 
 def keys(*values: int) -> Tensor:
@@ -14,7 +14,7 @@ def keys(*values: int) -> Tensor:
 
 
 def mask(keys_B: Tensor, *shape: int, p: float = 0.3, site: int = 0) -> Tensor:
-    return RowDropout(keys_B, site).scaled_mask(torch.zeros(len(keys_B), *shape), p)
+    return ChunkMode(keys_B, site).scaled_mask(torch.zeros(len(keys_B), *shape), p)
 
 
 @pytest.mark.parametrize("trailing", [(), (3,), (2, 3)])
@@ -39,7 +39,7 @@ def test_masks_differ_between_keys_sites_and_positions() -> None:
 
 def test_each_dropout_of_a_forward_pass_is_a_site_of_its_own() -> None:
     x = torch.ones(2, 30)
-    with RowDropout(keys(1, 2)) as drop:
+    with ChunkMode(keys(1, 2)) as drop:
         first, second = F.dropout(x, 0.5), F.dropout(x, 0.5)
     assert drop.site == 2
     assert torch.equal(second, mask(keys(1, 2), 30, p=0.5, site=1))
@@ -68,7 +68,7 @@ def test_function_and_module_equal_the_plain_formula_in_value_and_gradient() -> 
     x = torch.randn(3, 5, 4, dtype=torch.float64, requires_grad=True)
     expected = (mask(keys(1, 2, 3), 5, 4) != 0).double() / 0.7
     for drop in (lambda x: F.dropout(x, 0.3), lambda x: F.dropout(x, p=0.3, training=True), nn.Dropout(0.3)):
-        with RowDropout(keys(1, 2, 3)):
+        with ChunkMode(keys(1, 2, 3)):
             out = drop(x)
         torch.testing.assert_close(out, x * expected, rtol=1e-12, atol=0)
         torch.testing.assert_close(torch.autograd.grad(out.sum(), x)[0], expected, rtol=1e-12, atol=0)
@@ -76,7 +76,7 @@ def test_function_and_module_equal_the_plain_formula_in_value_and_gradient() -> 
 
 def test_nothing_is_dropped_outside_training_or_at_p_0_and_all_at_p_1() -> None:
     x = torch.randn(2, 5)
-    with RowDropout(keys(1, 2)):
+    with ChunkMode(keys(1, 2)):
         assert torch.equal(F.dropout(x, 0.3, training=False), x)
         assert torch.equal(nn.Dropout(0.3).eval()(x), x)
         assert torch.equal(F.dropout(x, 0.0), x)
@@ -84,14 +84,14 @@ def test_nothing_is_dropped_outside_training_or_at_p_0_and_all_at_p_1() -> None:
 
 
 def test_a_tensor_whose_first_axis_is_not_the_batch_is_refused() -> None:
-    with RowDropout(keys(1, 2)), pytest.raises(ValueError, match=r"\(6, 4\).*batch of 2 texts; set tf_dropout: 0"):
+    with ChunkMode(keys(1, 2)), pytest.raises(ValueError, match=r"\(6, 4\).*batch of 2 texts; set tf_dropout: 0"):
         F.dropout(torch.zeros(6, 4), 0.3)
 
 
 @pytest.mark.parametrize("wrong", [torch.tensor([1, 2]), torch.tensor([[1]], dtype=torch.int32)])
 def test_keys_of_another_type_or_shape_are_refused(wrong: Tensor) -> None:
     with pytest.raises(ValueError, match=r"int32 \[B\]"):
-        RowDropout(wrong)
+        ChunkMode(wrong)
 
 
 def naive_attention(
@@ -124,9 +124,9 @@ def test_attention_with_dropout_equals_the_plain_formula(case: str) -> None:
     q, k, v = torch.randn(3, 2, 4, 5, 6, dtype=torch.float64)
     if case == "gqa":
         k, v = k[:, :2], v[:, :2]
-    with RowDropout(keys(1, 2)):
+    with ChunkMode(keys(1, 2)):
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=0.25, **settings)
-    drop = RowDropout(keys(1, 2)).scaled_mask(torch.zeros(2, 4, 5, 5, dtype=torch.float64), 0.25)
+    drop = ChunkMode(keys(1, 2)).scaled_mask(torch.zeros(2, 4, 5, 5, dtype=torch.float64), 0.25)
     given = settings.get("attn_mask", torch.ones(5, 5, dtype=torch.bool))
     is_bool = given.dtype == torch.bool
     allowed = (given if is_bool else torch.ones(5, 5, dtype=torch.bool)).expand(1, 1, 5, 5)[0, 0]
@@ -145,7 +145,7 @@ def test_attention_without_dropout_equals_torch_in_value_and_gradient(case: str)
     q, k, v = (x.requires_grad_() for x in torch.randn(3, 2, 4, 5, 6, dtype=torch.float64))
     inputs = (q, k[:, :2], v[:, :2]) if case == "gqa" else (q, k, v)
     expected = F.scaled_dot_product_attention(*inputs, **CASES[case])
-    with RowDropout(keys(1, 2)):
+    with ChunkMode(keys(1, 2)):
         found = F.scaled_dot_product_attention(*inputs, **CASES[case])
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     weights = torch.randn_like(expected)
@@ -160,7 +160,7 @@ def test_attention_without_dropout_equals_torch_in_value_and_gradient(case: str)
 @pytest.mark.parametrize(("p", "sites"), [(0.5, 1), (0.0, 0)])
 def test_off_the_cpu_the_fused_kernel_is_used_only_without_dropout(p: float, sites: int) -> None:
     q = torch.zeros(2, 1, 3, 4, device="meta")
-    with RowDropout(keys(1, 2).to("meta")) as drop:
+    with ChunkMode(keys(1, 2).to("meta")) as drop:
         F.scaled_dot_product_attention(q, q, q, dropout_p=p)
         assert drop.site == sites
         F.scaled_dot_product_attention(q, q, q, None, p)
@@ -170,7 +170,7 @@ def test_off_the_cpu_the_fused_kernel_is_used_only_without_dropout(p: float, sit
 def test_a_query_that_may_look_at_nothing_spoils_no_value_and_no_gradient() -> None:
     q = torch.randn(2, 1, 3, 4, requires_grad=True)
     allowed = torch.tensor([[True, True, False], [True, True, False], [False, False, False]])
-    with RowDropout(keys(1, 2)):
+    with ChunkMode(keys(1, 2)):
         out = F.scaled_dot_product_attention(q, q, q, attn_mask=allowed, dropout_p=0.1)
     out[:, :, :2].sum().backward()
     assert out.isfinite().all()
