@@ -28,7 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]  # the folder that holds train.py
 _NO_EFFECT_ON_RESULTS = {
     *("project", "expname", "desc", "data_root", "results_root", "tracker", "log_interval", "eval_topk", "eval_bsz"),
     *("save", "save_interval", "save_keep", "resume", "num_threads", "num_processes", "grad_checkpointing", "compile"),
-    *("gc_bsz", "gc_bsz_x", "token_budget", "tile_rows", "tile_cols"),
+    *("gc_bsz", "gc_bsz_x", "token_budget", "memory_budget", "tile_rows", "tile_cols", "profile"),
 }
 
 # DEXML's dumped config.yaml mixes these facts about the run with the keys; they are skipped.

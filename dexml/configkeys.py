@@ -132,8 +132,7 @@ class Keys(BaseModel):
     """Positives drawn per query and step into the pool of dist-de-hnm."""
 
     logq_correction: bool = False
-    """Weigh each in-batch negative by one over its chance to be in the batch, which stands for all labels, not only
-    frequent ones."""
+    """Weigh each in-batch negative by one over its chance to be in the batch. They then stand for all labels."""
 
     # Training
     num_epochs: Count = 100
@@ -177,7 +176,10 @@ class Keys(BaseModel):
     gc_bsz_x: Natural = 0
     """Queries encoded at a time with gradients. 0 keeps the whole batch; set it when long queries fill memory."""
     token_budget: Count = 16384
-    """Most padded tokens encoded at a time. Lower it when long texts run out of memory."""
+    """Most tokens encoded at a time. Lower it when long texts run out of memory."""
+    memory_budget: Annotated[float, Field(ge=0)] = 0.0
+    """GB of activations kept from encoding to gradient; what is over is encoded twice. 0 takes a quarter of the free
+    memory."""
     tile_rows: Natural = 0
     """Queries in one tile of the loss. 0 fits the tile to 4M scores."""
     tile_cols: Count = 8192
@@ -186,6 +188,8 @@ class Keys(BaseModel):
     """Recompute the encoder's activations in the backward pass. About half the memory for a third more time."""
     compile: bool = False
     """Compile the encoder with torch.compile. Minutes at the start, faster steps on a GPU."""
+    profile: bool = False
+    """Tell with every log line where the seconds of a step go, such as encoding, loss, optimiser and waiting."""
     num_threads: Natural = 0
     """CPU threads per process. 0 shares the cores among the processes of this machine."""
     num_processes: Natural = 0

@@ -52,12 +52,12 @@ class Session:
                 f"eval_topk is {self.cfg.eval_topk} but {self.dataset.path} has {self.dataset.n_labels} labels: "
                 f"set eval_topk to {self.dataset.n_labels} at most"
             )
-        if self.cfg.loss_criterion == "topk" and not isinstance(self.cfg.topk_K, str):
-            if self.cfg.topk_K >= self.dataset.n_labels:
-                raise ConfigError(
-                    f"topk_K is {self.cfg.topk_K} but {self.dataset.path} has {self.dataset.n_labels} labels: "
-                    f"set topk_K to {self.dataset.n_labels - 1} at most"
-                )
+        k = self.cfg.topk_K
+        if self.cfg.loss_criterion == "topk" and not isinstance(k, str) and k >= self.dataset.n_labels:
+            raise ConfigError(
+                f"topk_K is {k} but {self.dataset.path} has {self.dataset.n_labels} labels: "
+                f"set topk_K to {self.dataset.n_labels - 1} at most"
+            )
         kind, _, depth = self.cfg.track_metric.partition("@")
         if kind == "MRR" and int(depth) != min(10, self.cfg.eval_topk):
             raise ConfigError(
@@ -152,12 +152,6 @@ class Session:
     @property
     def _depths(self) -> tuple[int, ...]:
         """Depths of P, nDCG, PSP and R: the usual ones, and that of `track_metric` where it is another."""
-        if self.cfg.loss_criterion == "topk" and not isinstance(self.cfg.topk_K, str):
-            if self.cfg.topk_K >= self.dataset.n_labels:
-                raise ConfigError(
-                    f"topk_K is {self.cfg.topk_K} but {self.dataset.path} has {self.dataset.n_labels} labels: "
-                    f"set topk_K to {self.dataset.n_labels - 1} at most"
-                )
         kind, _, depth = self.cfg.track_metric.partition("@")
         usual = kind == "MRR" or (kind == "R" and int(depth) in recall_depths(self.cfg.eval_topk))
         return (1, 3, 5) if usual else (1, 3, 5, int(depth))

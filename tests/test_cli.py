@@ -209,6 +209,7 @@ BAD_KEYS: dict[str, tuple[list[str], str]] = {
     "an unknown key": (["--eval_intervall", "3"], "unknown key 'eval_intervall'; did you mean 'eval_interval'?"),
     "a batch of none": (["--bsz", "0"], "--bsz: expected an integer >= 1, got 0"),
     "more predictions than labels": (["--eval_topk", "31"], "has 30 labels: set eval_topk to 30 at most"),
+    "a top k of all labels": (["--loss_criterion", "topk", "--topk_K", "30"], "30 labels: set topk_K to 29 at most"),
     "a metric beyond the predictions": (["--track_metric", "P@11"], "raise eval_topk"),
     "a metric that is not measured": (["--track_metric", "MRR@5"], "track_metric MRR@5 is not measured: take MRR@10"),
     "no such model": (["--tf", "/nowhere/model"], "'/nowhere/model' does not exist"),

@@ -35,7 +35,7 @@ TABLE: dict[str, Any] = {
     **{"grad_accum": 1, "seed": 0, "tracker": "none", "save_interval": 1000, "save_keep": 2, "resume": "auto"},
     **{"select_on_test": False, "propensity_A": None, "propensity_B": None, "tile_rows": 0, "tile_cols": 8192},
     **{"topk_solver": "halley", "topk_cdf": "logistic", "eval_bsz": 0, "num_threads": 0, "log_interval": 10},
-    **{"num_processes": 0},
+    **{"num_processes": 0, "logq_correction": False, "memory_budget": 0.0, "profile": False},
 }
 
 
@@ -211,6 +211,17 @@ def test_a_problem_on_the_command_line_names_its_key(words: list[str], message: 
         ("select_on_test: yes\nnum_val_points: 9", 2, "select_on_test True contradicts num_val_points 9"),
         ("propensity_A: 0.5", 1, "propensity_A and propensity_B belong together"),
         ("precision: bf16\namp_encode: no", 2, "precision bf16 contradicts amp_encode False"),
+        ("net: dist-de-all\nlogq_correction: yes", 2, "logq_correction is for in-batch negatives, label_side is all"),
+        (
+            "net: dist-de-hnm\nlogq_correction: yes\nloss_criterion: topk",
+            3,
+            "logq_correction is not defined for loss_criterion topk",
+        ),
+        (
+            "net: dist-de-hnm\nlogq_correction: yes\nloss_sample: yes\nnum_pos_samples: 2",
+            4,
+            "logq_correction knows no chances for num_pos_samples 2",
+        ),
         ("track_metric: R@50\neval_topk: 20", 2, "track_metric R@50 looks beyond the eval_topk 20 predictions"),
     ],
 )

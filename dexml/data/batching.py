@@ -109,7 +109,7 @@ def length_chunks(lengths: Ints, max_rows: int, token_budget: int) -> list[Ints]
 
 
 def even_chunks(lengths: Ints, max_rows: int, token_budget: int, multiple: int = 1) -> list[Ints]:
-    """Cuts items, longest first, into chunks of about equal cost: about `max_rows` items or `token_budget` tokens at most.
+    """Cuts items, longest first, into chunks of about equal cost: about `max_rows` items or `token_budget` tokens.
 
     Their number is a multiple of `multiple`, unless they would be too small to keep a processor busy.
     """

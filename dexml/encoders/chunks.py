@@ -9,8 +9,9 @@ n texts, B of a chunk, N their tokens together, D embedding width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -70,8 +71,9 @@ class Chunks:
         busy = min(self.workers, len(self.parts))
         if busy <= 1:
             return share(0) if self.workers == 1 else [work(i, 0) for i in range(len(self.parts))]
-        with ThreadPoolExecutor(busy, initializer=lambda: torch.set_num_threads(self.threads)) as pool:
-            shares = list(pool.map(share, range(busy)))
+        at_work = [_pool(self.workers, self.threads).submit(share, worker) for worker in range(busy)]
+        wait(at_work)
+        shares = [done.result() for done in at_work]
         return [shares[i % busy][i // busy] for i in range(len(self.parts))]
 
     def join(self, parts: list[Tensor]) -> Tensor:
@@ -84,6 +86,12 @@ class Chunks:
         return torch.empty_like(rows).index_copy(0, order, rows)
 
 
+@cache
+def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
+    """Kept: the memory that a thread frees is its own to use again."""
+    return ThreadPoolExecutor(workers, "chunks", initializer=torch.set_num_threads, initargs=(threads,))
+
+
 def workers(encoder: TextEncoder) -> tuple[int, int]:
     """How many chunks go through at once, and the threads of each."""
     if encoder.device.type != "cpu" or encoder.draws:
@@ -93,7 +101,7 @@ def workers(encoder: TextEncoder) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _own_numbers(encoder: TextEncoder, seed: int):  # type: ignore[no-untyped-def]
+def _own_numbers(encoder: TextEncoder, seed: int) -> Iterator[None]:
     """For a model that draws random numbers in ways of its own: the same numbers for the same chunk."""
     if not (encoder.draws and encoder.training):
         yield

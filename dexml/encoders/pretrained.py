@@ -21,7 +21,6 @@ from dexml.encoders.directory import pooling_linear
 from dexml.encoders.text import Precision, TextEncoder, first_position, position_table
 
 
-
 def model_folder(name: str, *, trust_remote_code: bool = False) -> Path:
     """The folder of the model `name`, downloaded if it is a Hub id: no pickle, and no code unless trusted.
 

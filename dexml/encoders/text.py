@@ -94,7 +94,7 @@ class TextEncoder(nn.Module):
 
     @cached_property
     def packs(self) -> bool:
-        """Whether `packed` is right for this model, and faster: on a CPU, if a try on three texts gives equal vectors."""
+        """Whether `packed` is right for this model and faster: on a CPU, where a trial gives equal vectors."""
         return self.device.type == "cpu" and not self._compiled and self.pooler != "pooler" and _packs(self)
 
     @cached_property
@@ -156,9 +156,7 @@ class TextEncoder(nn.Module):
         return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision], cache_enabled=False)
 
     @contextlib.contextmanager
-    def _mode(
-        self, keys_B: Tensor | None, packing: Packing | None = None, sparse_grad: bool = False
-    ) -> Iterator[None]:
+    def _mode(self, keys_B: Tensor | None, packing: Packing | None = None, sparse_grad: bool = False) -> Iterator[None]:
         keys = keys_B if self.training else None
         if self.training and keys is None:
             raise ValueError("keys: a dropout key for each text is needed in training mode")

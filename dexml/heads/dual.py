@@ -16,14 +16,28 @@ from dexml.data.batching import Batch, Ints, dropout_keys
 from dexml.data.dataset import Split
 from dexml.data.tokens import Tokens
 from dexml.distributed import World
+from dexml.encoders.memory import activation_budget, activation_bytes
 from dexml.encoders.text import TextEncoder
 from dexml.labels.correction import LogQ
 from dexml.labels.gradcache import Chunking, TextSide
 from dexml.labels.policy import LabelSide
-from dexml.labels.positives import batch_cells, num_pos
+from dexml.labels.positives import Cells, batch_cells, num_pos
 from dexml.losses import Positives, TiledResult, TopK, tiled
+from dexml.stopwatch import Stopwatch
 
 QUERIES, LABELS = 0, 1
+OFF = Stopwatch()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All of a batch that can be made ready before its step: it depends on no weights."""
+
+    batch: Batch
+    cells: Cells
+    pool: Ints
+    queries: TextSide
+    labels: TextSide
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,8 @@ class DualEncoder:
     ) -> None:
         self.cfg, self.encoder, self.split, self.side, self.world = cfg, encoder, split, side, world
         self.query_tokens, self.label_tokens = query_tokens, label_tokens
+        self.room = activation_budget(cfg.memory_budget, world) / activation_bytes(encoder, cfg.tf_max_len)
+        """tokens whose activations may be kept between encoding and gradient"""
         self.query_chunking = Chunking(cfg.gc_bsz_x or cfg.bsz, cfg.token_budget)
         self.label_chunking = Chunking(cfg.gc_bsz, cfg.token_budget)
 
@@ -69,23 +85,38 @@ class DualEncoder:
             return int(self.cfg.topk_K)
         return 1 if self.side.name == "all" else self.cfg.num_pos_samples
 
-    def accumulate(self, batch: Batch, scale: float = 1.0) -> StepStats:
+    def prepare(self, batch: Batch) -> Prepared:
+        """Positives, labels and token ids of a batch; may run in another thread while a step is under way."""
+        cells = batch_cells(self.split.relevance, self.split.filters, batch, self.take, self.cfg.seed)
+        pool = self.side.pool(batch, cells)
+        points = batch.points[self.world.span(len(batch.points))]
+        queries = self._texts(batch, QUERIES, self.query_tokens, points)
+        labels = self._texts(batch, LABELS, self.label_tokens, pool[self.world.span(len(pool))])
+        room = self.room
+        for texts in (queries, labels):
+            texts.keep_graph |= texts.chunks.tokens <= room
+            room -= texts.chunks.tokens * texts.keep_graph
+        return Prepared(batch, cells, pool, queries, labels)
+
+    def accumulate(self, ready: Prepared, scale: float = 1.0, watch: Stopwatch = OFF) -> StepStats:
         """Adds `scale` times the gradient of the batch's mean loss to `.grad`.
 
         This rank adds its own part only: the sum over ranks (`World.sum_gradients_`) is the gradient.
         """
-        cells = batch_cells(self.split.relevance, self.split.filters, batch, self.take, self.cfg.seed)
-        pool = self.side.pool(batch, cells)
-        shard = self.world.span(len(pool))
-        points = batch.points[self.world.span(len(batch.points))]
-        queries = self._texts(batch, QUERIES, self.query_tokens, points)
-        labels = self._texts(batch, LABELS, self.label_tokens, pool[shard])
-        query_BD, label_SD = queries.embed(), labels.embed()
-        query_GD = self.world.gather_rows(query_BD, len(batch.points))
-        positives = cells.on_shard(pool, shard, query_GD.device)
-        result = self._loss(query_GD, label_SD, positives, pool, batch)
-        queries.backward(self.world.scatter_rows_sum(result.grad_query) * scale)
-        labels.backward(result.grad_label * scale)
+        batch, pool, queries, labels = ready.batch, ready.pool, ready.queries, ready.labels
+        with watch.phase("encode queries"):
+            query_BD = queries.embed()
+        with watch.phase("encode labels"):
+            label_SD = labels.embed()
+        with watch.phase("loss"):
+            query_GD = self.world.gather_rows(query_BD, len(batch.points))
+            positives = ready.cells.on_shard(pool, self.world.span(len(pool)), query_GD.device)
+            result = self._loss(query_GD, label_SD, positives, pool, batch)
+            grad_query = self.world.scatter_rows_sum(result.grad_query)
+        with watch.phase("backward queries"):
+            queries.backward(grad_query * scale)
+        with watch.phase("backward labels"):
+            labels.backward(result.grad_label * scale)
         tokens = queries.encoded_tokens + labels.encoded_tokens
         return StepStats(float(result.mean), len(label_SD), tokens)
 
@@ -95,9 +126,7 @@ class DualEncoder:
         chunking = self.query_chunking if side == QUERIES else self.label_chunking
         return TextSide(self.encoder, tokens, rows, keys, chunking, keep_graph)
 
-    def _loss(
-        self, query_GD: Tensor, label_SD: Tensor, positives: Positives, pool: Ints, batch: Batch
-    ) -> TiledResult:
+    def _loss(self, query_GD: Tensor, label_SD: Tensor, positives: Positives, pool: Ints, batch: Batch) -> TiledResult:
         cfg = self.cfg
         return tiled(
             cfg.loss_criterion,

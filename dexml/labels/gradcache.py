@@ -2,8 +2,8 @@
 with a graph and push the gradient through (Gao et al. 2021, arXiv 2101.06983).
 
 Memory holds the activations of the chunks at work however many texts there are. Both passes give the same vectors
-because dropout is a function of the text (`ChunkMode`) and chunks are cut once. Where all texts fit the budget of one
-step their graph is kept and the second encoding is saved.
+because dropout is a function of the text (`ChunkMode`) and chunks are cut once. Where memory allows the graph is kept
+and the second encoding is saved.
 
 n texts of one side of a step on this rank, D embedding width.
 """
@@ -36,7 +36,7 @@ class TextSide:
     Args:
         tokens, rows: rows [n] of a token store.
         keys: [n] dropout keys, see `dropout_keys`.
-        keep_graph: encode once with a graph even if that is over the budget: faster, memory grows with n.
+        keep_graph: encode once, with a graph: faster, and memory grows with n. The gradient is the same.
     """
 
     def __init__(
@@ -48,9 +48,8 @@ class TextSide:
         chunking: Chunking,
         keep_graph: bool = False,
     ) -> None:
-        self.encoder, self.keys = encoder, keys
+        self.encoder, self.keys, self.keep_graph = encoder, keys, keep_graph
         self.chunks = Chunks(encoder, *tokens.gather(rows), tokens.pad_id, chunking.max_rows, chunking.token_budget)
-        self.keep_graph = keep_graph or self.chunks.tokens <= chunking.token_budget
         self._graphs: list[Tensor] | None = None
         self.encoded_tokens = 0
 

@@ -83,7 +83,7 @@ class Plan:
         return cls(n_rows, n_cols, row_step, col_step, order, flat, bounds)
 
     def scan(self, query: Tensor, label: Tensor, scale: float, log_weights: LogWeights | None = None) -> Iterator[Tile]:
-        """Every tile of scale * query @ label.T + ln weight, columns outermost. A tile is overwritten by the next one."""
+        """Every tile of scale * query @ label.T + ln weight, columns outermost. The next one overwrites a tile."""
         shape = min(self.row_step, self.n_rows) * min(self.col_step, self.n_cols)
         buffers = query.new_empty((2, shape), dtype=accumulator(query.dtype))
         cuts = iter(zip(self.bounds, self.bounds[1:], strict=False))

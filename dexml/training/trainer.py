@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
 from dexml.evaluation.evaluator import Predictions
-from dexml.heads.dual import DualEncoder, StepStats
+from dexml.heads.dual import DualEncoder, Prepared, StepStats
 from dexml.labels.policy import Shortlist, make_label_side
 from dexml.session import Session
+from dexml.stopwatch import Stopwatch, in_words
+from dexml.training.ahead import ahead
 from dexml.training.checkpoint import (
     TrainState,
     check_identity,
@@ -86,6 +89,7 @@ class Trainer:
         self.optimizer = make_optimizer(cfg, encoder, self.lr)
         self.loss_scale = LossScale(on=encoder.precision == "fp16")
         self.batch_size = cfg.bsz * self.world.size * cfg.grad_accum
+        self.watch = Stopwatch(cfg.profile, self.world.device)
         self.per_epoch = steps_per_epoch(len(session.train_rows), self.batch_size)
         self.total = self.per_epoch * cfg.num_epochs
         self.resumed = self.world.on_main(self._checkpoint_to_resume)
@@ -175,27 +179,44 @@ class Trainer:
         cfg, state = self.cfg, self.state
         self.accelerator.init_trackers(cfg.project, config=tracker_config(cfg))
         self.session.encoder.train()
+        self.lap_began = time.perf_counter()
         with Bar("training", self.total, state.step, self.world.is_main) as self.bar:
             while state.step < self.total:
                 epoch, start = divmod(state.step, self.per_epoch)
-                for batch in epoch_batches(self.session.train_rows, self.batch_size, cfg.seed, epoch, start):
-                    self._step(batch)
+                batches = epoch_batches(self.session.train_rows, self.batch_size, cfg.seed, epoch, start)
+                for ready in self._timed(ahead(batches, self._prepare)):
+                    self._step(ready)
                     ended = epoch + 1 if state.step % self.per_epoch == 0 else 0
                     evaluated = bool(ended) and self._end_epoch(ended)
                     if evaluated or (cfg.save_interval and state.step % cfg.save_interval == 0):
                         self._save()
 
-    def _step(self, batch: Batch) -> None:
+    def _prepare(self, batch: Batch) -> list[Prepared]:
+        return [self.head.prepare(micro) for micro in batch.split(self.cfg.bsz * self.world.size)]
+
+    def _timed(self, batches: Iterator[list[Prepared]]) -> Iterator[list[Prepared]]:
+        """The batches, the time until each is ready being `wait`."""
+        while True:
+            with self.watch.phase("wait"):
+                ready = next(batches, None)
+            if ready is None:
+                return
+            yield ready
+
+    def _step(self, parts: list[Prepared]) -> None:
         began, state = time.perf_counter(), self.state
         set_lr(self.optimizer, self.lr * schedule(state.updates, self.total, self.cfg.warmup))
+        points = sum(len(part.batch.points) for part in parts)
         loss, labels, tokens = 0.0, 0, 0
-        for micro in batch.split(self.cfg.bsz * self.world.size):
-            share = len(micro.points) / len(batch.points)
-            stats: StepStats = self.head.accumulate(micro, share * self.loss_scale.value)
+        for part in parts:
+            share = len(part.batch.points) / points
+            stats: StepStats = self.head.accumulate(part, share * self.loss_scale.value, self.watch)
             loss, labels, tokens = loss + share * stats.loss, labels + stats.labels, tokens + stats.tokens
         self._check_loss(loss)
-        self.world.sum_gradients_(self.parameters)
-        norm = self._update()
+        with self.watch.phase("reduce"):
+            self.world.sum_gradients_(self.parameters)
+        with self.watch.phase("optimiser"):
+            norm = self._update()
         state.step += 1
         state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
         self._tell(loss, norm, labels, tokens, time.perf_counter() - began)
@@ -206,10 +227,22 @@ class Trainer:
         pace = {"labels/s": labels * size / seconds, "tokens/s": tokens * size / seconds}
         note = f"loss {loss:.4f}, {pace['labels/s']:.0f} labels/s, {pace['tokens/s']:.0f} tokens/s"
         self.bar.tick(note=note)
+        self.watch.steps += 1
         if step % self.cfg.log_interval == 0:
             lr = self.optimizer.param_groups[0]["lr"]
             log.debug("step %d/%d, %s, lr %.3g, gradient %.3g", step, self.total, note, lr, norm)
             self.accelerator.log({"loss": loss, "lr": lr, "grad_norm": norm, **pace}, step=step)
+            self._tell_profile()
+
+    def _tell_profile(self) -> None:
+        """Where the time since the last line went: on the terminal, in log.txt and in the trackers."""
+        if not self.watch.on:
+            return
+        now = time.perf_counter()
+        shares = self.watch.lap(now - self.lap_began)
+        self.lap_began = now
+        log.info("profile at step %d, %s", self.state.step, in_words(shares))
+        self.accelerator.log({f"seconds/{name}": spent for name, spent in shares.items()}, step=self.state.step)
 
     def _update(self) -> float:
         """Unscales, clips and applies the summed gradient; returns its length."""

@@ -29,9 +29,7 @@ def gradients(model: TextEncoder, out: Tensor) -> dict[str, Tensor]:
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     weight = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)
     found = torch.autograd.grad((out * weight).sum(), list(named.values()), allow_unused=True)
-    return {
-        name: g.to_dense() if g.is_sparse else g for name, g in zip(named, found, strict=True) if g is not None
-    }
+    return {name: g.to_dense() if g.is_sparse else g for name, g in zip(named, found, strict=True) if g is not None}
 
 
 def test_a_packing_tells_runs_places_and_texts() -> None:

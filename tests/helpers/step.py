@@ -48,7 +48,7 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
             lists = np.random.default_rng(5).integers(0, trn.relevance.shape[1], (len(trn), 6))
             side.set_lists(lists, trn.relevance.shape[1])
         head = DualEncoder(cfg, encoder, trn, session.tokens("trn"), session.tokens("labels"), side, world)
-        stats = head.accumulate(Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7))
+        stats = head.accumulate(head.prepare(Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7)))
         world.sum_gradients_([p for p in encoder.parameters() if p.requires_grad])
         found[f"{case}/loss"] = np.array(stats.loss)
         found |= {f"{case}/{n}": p.grad.numpy() for n, p in encoder.named_parameters() if p.grad is not None}

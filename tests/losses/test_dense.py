@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dexml.losses import KEPT, Positives, soft_topk, softmax
+from dexml.losses import KEPT, Positives, bce, decoupled_softmax, soft_topk, softmax
 from tests.losses.naive import LOSSES, dense_loss, random_batch, random_positives, total_loss
 
 
@@ -59,7 +59,7 @@ def test_a_row_with_no_more_labels_than_k_has_no_loss_and_no_gradient():
     (grad,) = torch.autograd.grad(total, sim)
     assert float(grad[1].abs().max()) == 0
     assert float(grad[0].abs().max()) > 0
-    assert float(soft_topk(sim.detach(), positives, k=4).total) == 0
+    assert float(soft_topk(sim.detach(), positives, k=torch.tensor([4, 9])).total) == 0
 
 
 def test_errors_name_the_argument():
@@ -72,3 +72,11 @@ def test_errors_name_the_argument():
         softmax(torch.tensor([[0.0, 1.0, float("nan"), 2.0]]), positives)
     with pytest.raises(ValueError, match=r"topk\.k: must be at least 1"):
         soft_topk(torch.zeros(1, 5), positives, k=0)
+    with pytest.raises(ValueError, match=r"topk\.k: 5 of 5 labels: a top-k over all of them has no threshold"):
+        soft_topk(torch.zeros(1, 5), positives, k=5)
+
+
+@pytest.mark.parametrize("loss", [softmax, bce, decoupled_softmax, soft_topk])
+def test_a_batch_without_any_positive_is_refused(loss):
+    with pytest.raises(ValueError, match="positives: no query has a kept positive"):
+        loss(scores(2, 9), Positives.from_csr([0, 0, 1], [3], role=[1]))

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexml.losses import KEPT, MASKED, Positives, TopK, decoupled_softmax, tiled
+from dexml.losses import KEPT, MASKED, Positives, TopK, decoupled_softmax, softmax, tiled
 from tests.losses.naive import LOSSES, random_batch, random_positives
 from tests.losses.ranks import run_ranks, shard
 from tests.losses.test_tiled import assert_same, dense_twin, run
 
-shapes = st.tuples(st.integers(1, 6), st.integers(2, 40), st.integers(0, 10_000))
+shapes = st.tuples(st.integers(2, 6), st.integers(2, 40), st.integers(0, 10_000))
 few = settings(max_examples=15, deadline=None)
 
 
@@ -101,6 +101,10 @@ def test_scores_of_plus_and_minus_eighty_stay_finite(name, dtype):
 def test_one_label_only(name):
     query, label = random_batch(2, 1, 3, 2)
     positives = Positives.from_csr([0, 1, 1], [0])
+    if name.startswith("topk"):
+        with pytest.raises(ValueError, match=r"topk\.k: 1 of 1 labels"):
+            run(name, query, label, positives, 1.0, k=1)
+        return
     total, dx, dz = run(name, query, label, positives, 1.0, k=1)
     assert_same((total, dx, dz), dense_twin(name, query, label, positives, 1.0, k=1))
     if name != "bce":
@@ -200,8 +204,59 @@ def test_bce_on_shards_asks_for_the_number_of_labels():
         run_ranks(1, lambda comm: tiled("bce", tau=1.0, comm=comm, **GOOD))
 
 
-def test_a_batch_without_any_positive_is_zero_not_an_error():
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_without_any_positive_is_refused(name):
     query, label = random_batch(3, 9, 3, 6)
-    for name in LOSSES:
-        total, dx, dz = run(name, query, label, Positives.from_csr([0, 0, 0, 0], []), 1.0)
-        assert (total, float(dx.abs().max()), float(dz.abs().max())) == (0, 0, 0)
+    with pytest.raises(ValueError, match="positives: no query has a kept positive"):
+        run(name, query, label, Positives.from_csr([0, 0, 0, 0], []), 1.0)
+
+
+def test_k_of_all_labels_is_refused_on_shards_too():
+    query, label = random_batch(2, 9, 3, 6)
+    positives = Positives.from_csr([0, 1, 2], [0, 3])
+    with pytest.raises(ValueError, match=r"topk\.k: 9 of 9 labels"):
+        run("topk", query, label, positives, 1.0, k=9)
+    half = shard(positives, 0, 5)
+    with pytest.raises(ValueError, match=r"topk\.k: 9 of 9 labels"):
+        run_ranks(1, lambda comm: tiled("topk", query, label[:5], half, 1.0, comm=comm, n_labels_total=9, topk=TopK(9)))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("tile", [(1, 1), (2, 7), (0, 70), (5, 73), (0, 8192)])
+@pytest.mark.parametrize("name", ["softmax", "decoupled-softmax"])
+def test_weighted_negatives_equal_the_dense_form(name, tile, weighted):
+    query, label = random_batch(6, 70, 4, 0)
+    positives = random_positives(6, 70, 0)
+    log_weights = torch.linspace(-3, 4, 70, dtype=torch.float64)
+    got = run(
+        name, query, label, positives, 0.7, tile_rows=tile[0], tile_cols=tile[1], weighted=weighted,
+        log_weights=log_weights,
+    )  # fmt: skip
+    loss = {"softmax": softmax, "decoupled-softmax": decoupled_softmax}[name]
+    query, label = query.requires_grad_(), label.requires_grad_()
+    want = loss(query @ label.T / 0.7, positives, weighted=weighted, log_weights=log_weights)
+    grads = torch.autograd.grad(want.mean, [query, label])
+    assert_same(got, (float(want.total.detach()), *grads))
+
+
+@pytest.mark.parametrize("name", ["softmax", "decoupled-softmax"])
+def test_a_weight_of_three_is_a_negative_named_three_times(name):
+    query, label = random_batch(3, 8, 4, 0)
+    positives = Positives.from_csr([0, 1, 2, 3], [0, 3, 7])
+    negatives_only = [1, 2, 4]
+    repeated = torch.cat([label, label[negatives_only], label[negatives_only]])
+    log_weights = torch.zeros(8, dtype=torch.float64)
+    log_weights[negatives_only] = math.log(3)
+    expected = run(name, query, repeated, positives, 1.0)
+    got = run(name, query, label, positives, 1.0, log_weights=log_weights)
+    assert got[0] == pytest.approx(expected[0], rel=1e-12)
+    torch.testing.assert_close(got[1], expected[1], atol=1e-12, rtol=1e-12)
+
+
+def test_weights_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="log_weights: not defined for bce"):
+        tiled("bce", tau=1.0, log_weights=torch.zeros(5), **GOOD)
+    n = len(GOOD["label_SD"])
+    for wrong in (torch.zeros(n + 1), torch.full((n,), -math.inf)):
+        with pytest.raises(ValueError, match=f"log_weights: need {n} finite numbers"):
+            tiled("softmax", tau=1.0, log_weights=wrong, **GOOD)

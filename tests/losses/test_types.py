@@ -33,10 +33,13 @@ def test_a_cell_named_twice_counts_once_and_the_strictest_role_wins():
     p.validate(4)
 
 
-def test_no_entries_at_all_is_fine():
+def test_no_entries_at_all_are_counted_but_nothing_to_learn_from():
     p = Positives.from_csr([0, 0, 0], [])
-    p.validate(0)
     assert p.n_kept.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="positives: no query has a kept positive"):
+        p.validate(0)
+    # the entries lie on another shard
+    Positives.from_csr([0, 0, 0], [], n_kept=[0, 1]).validate(0)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ class _NoBar:
 def batches(trainer: Trainer, epoch: int = 0) -> list[Any]:
     from dexml.data.batching import epoch_batches
 
-    return list(epoch_batches(trainer.session.train_rows, trainer.batch_size, trainer.cfg.seed, epoch))
+    found = epoch_batches(trainer.session.train_rows, trainer.batch_size, trainer.cfg.seed, epoch)
+    return [trainer._prepare(batch) for batch in found]
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:

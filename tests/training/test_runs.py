@@ -282,3 +282,15 @@ def test_logging_is_left_to_the_last_run_only(root: Path, whole: Config) -> None
     Trainer(whole)
     handlers = logging.getLogger("dexml").handlers
     assert not [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
+
+
+def test_a_profile_tells_where_the_seconds_went_and_changes_nothing(root: Path, whole: Config) -> None:
+    cfg, metrics = train(root, expname="profiled", profile=True, log_interval=2, **SHORT)
+    told = [line for line in (cfg.out_dir / "log.txt").read_text().splitlines() if "profile at step" in line]
+    assert len(told) == 3
+    for line in told:
+        assert " s a step: " in line
+        for phase in ("encode labels", "backward queries", "optimiser"):
+            assert phase in line
+    expected = json.loads((whole.out_dir / "metrics.json").read_text())
+    assert only_metrics(metrics) == only_metrics(expected)
