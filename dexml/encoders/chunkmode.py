@@ -132,7 +132,7 @@ class ChunkMode(TorchFunctionMode):
     # --- casts and gradients ---
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if self.half is not None and x.dtype == torch.float32:
+        if self.half is not None and x.dtype == torch.float32 and torch.is_autocast_enabled(x.device.type):
             if self._cast is None or self._cast[0] is not x or self._cast[1] != x._version:
                 self._cast = x, x._version, x.to(self.half)
             x = self._cast[2]

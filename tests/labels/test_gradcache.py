@@ -11,7 +11,7 @@ import torch
 from dexml.data.batching import dropout_keys
 from dexml.data.tokenize import open_tokens
 from dexml.data.tokens import Tokens
-from dexml.encoders.text import TextEncoder
+from dexml.encoders.text import Precision, TextEncoder
 from dexml.labels.gradcache import Chunking, TextSide
 from tests.helpers.datasets import make_toy
 from tests.helpers.models import make_model
@@ -116,6 +116,21 @@ def test_the_number_of_threads_changes_nothing(parts: tuple[TextEncoder, Tokens]
     finally:
         torch.set_num_threads(before)
         parts[0].packs = own
+
+
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_kept_and_repeated_encodings_give_the_same_bits(tmp_path: Path, precision: Precision, packs: bool) -> None:
+    """So that a resumed run may have another memory budget."""
+    make_toy(tmp_path / "Toy")
+    encoder, tokens = make_parts(tmp_path)
+    encoder.float().precision = precision
+    encoder.packs = packs
+    texts = [side((encoder, tokens), 4, 64, keep) for keep in (True, False)]
+    (kept, expected), (repeated, found) = (gradients((encoder, tokens), each) for each in texts)
+    assert torch.equal(kept, repeated)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], grad) for name, grad in expected.items())
 
 
 def test_gradients_add_to_those_that_are_there(parts: tuple[TextEncoder, Tokens]) -> None:
