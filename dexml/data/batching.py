@@ -6,6 +6,7 @@ G queries of the global batch, L labels, nnz relevant cells of the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -115,9 +116,9 @@ def even_chunks(lengths: Ints, max_rows: int, token_budget: int, multiple: int =
     """
     order = np.argsort(-lengths, kind="stable")
     cost = np.maximum(lengths[order] / token_budget, 1 / max_rows)
-    least, tokens = -(-float(cost.sum()) // 1), int(lengths.sum())
-    parts = max(least, min(-(-least // multiple) * multiple, tokens // SMALL_PACK), 1)
-    place = ((np.cumsum(cost) - cost / 2) * (parts / max(cost.sum(), 1e-300))).astype(np.int64)
+    least = max(1, math.ceil(cost.sum()))
+    parts = max(least, min(-(-least // multiple) * multiple, int(lengths.sum()) // SMALL_PACK))
+    place = ((np.cumsum(cost) - cost / 2) * (parts / cost.sum())).astype(np.int64) if len(cost) else order
     return [part for part in np.split(order, np.flatnonzero(np.diff(place)) + 1) if len(part)]
 
 

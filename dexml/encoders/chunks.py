@@ -70,7 +70,7 @@ class Chunks:
 
         busy = min(self.workers, len(self.parts))
         if busy <= 1:
-            return share(0) if self.workers == 1 else [work(i, 0) for i in range(len(self.parts))]
+            return [work(i, 0) for i in range(len(self.parts))]
         at_work = [_pool(self.workers, self.threads).submit(share, worker) for worker in range(busy)]
         wait(at_work)
         shares = [done.result() for done in at_work]

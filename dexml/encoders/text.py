@@ -102,9 +102,9 @@ class TextEncoder(nn.Module):
         """Whether the model draws random numbers of its own in training."""
         ids, lengths, keys = _probe(self)
         with _trial(self, training=True):
-            before = torch.get_rng_state()
+            before = _random_state(self.device)
             self(ids, lengths, keys)
-            return not torch.equal(before, torch.get_rng_state())
+            return not torch.equal(before, _random_state(self.device))
 
     @property
     def _compiled(self) -> bool:
@@ -207,16 +207,20 @@ def _probe(encoder: TextEncoder) -> tuple[Tensor, Tensor, Tensor]:
 @contextlib.contextmanager
 def _trial(encoder: TextEncoder, training: bool) -> Iterator[None]:
     """In float32, without gradients, leaving mode and random numbers as they were."""
-    mode, precision, state = encoder.training, encoder.precision, torch.get_rng_state()
+    mode, precision = encoder.training, encoder.precision
     encoder.train(training)
     encoder.precision = "fp32"
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
             yield
     finally:
         encoder.train(mode)
         encoder.precision = precision
-        torch.set_rng_state(state)
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Of the generator that models on the device draw from."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _packs(encoder: TextEncoder) -> bool:

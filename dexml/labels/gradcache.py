@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -44,7 +45,7 @@ class TextSide:
         encoder: TextEncoder,
         tokens: Tokens,
         rows: Ints,
-        keys: NDArray,
+        keys: NDArray[np.int32],
         chunking: Chunking,
         keep_graph: bool = False,
     ) -> None:
