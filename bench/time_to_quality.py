@@ -46,6 +46,7 @@ from dexml.data.batching import epoch_batches, steps_per_epoch
 from dexml.distributed import World
 from dexml.encoders.weights import load_weights
 from dexml.session import Session
+from dexml.training.step import StepReport
 from dexml.training.trainer import Trainer
 
 Run = dict[str, Any]  # curve: evaluations in order; minutes, step: trained; reached: the goal, or the last step
@@ -92,13 +93,13 @@ class Paced(Trainer):
         self.steps, self.turns = steps, turns
 
     def _train(self) -> None:
-        self.total = self.steps
+        self.total = self.stepper.total = self.steps
         self._wait()
         super()._train()
 
-    def _tell(self, loss: float, *told: Any) -> None:
-        super()._tell(loss, *told)
-        self.losses.append(loss)
+    def _tell(self, told: StepReport) -> None:
+        super()._tell(told)
+        self.losses.append(told.loss)
         if self.state.step in (self.until, self.total):
             seconds = time.perf_counter() - self.began
             self._save_weights()

@@ -20,10 +20,10 @@ from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
 from dexml.evaluation.evaluator import Predictions
-from dexml.heads.dual import DualEncoder, Prepared, StepStats
+from dexml.heads.dual import DualEncoder, Prepared
 from dexml.labels.policy import Shortlist, make_label_side
 from dexml.session import Session
-from dexml.stopwatch import Stopwatch, in_words
+from dexml.stopwatch import in_words
 from dexml.training.ahead import ahead
 from dexml.training.checkpoint import (
     TrainState,
@@ -37,15 +37,14 @@ from dexml.training.checkpoint import (
 )
 from dexml.training.directory import verify
 from dexml.training.log import log_to, start_log
-from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
 from dexml.training.progress import Bar
 from dexml.training.results import export, mine, short
 from dexml.training.rng import rng_state, seed_rng
 from dexml.training.rundir import RunFolder
+from dexml.training.step import Stepper, StepReport
 from dexml.training.trackers import tracker_config, tracker_names
 
 log = logging.getLogger(__name__)
-ZERO_LOSSES = 100  # steps in a row with a loss of exactly 0 before training stops
 
 
 class Trainer:
@@ -84,14 +83,10 @@ class Trainer:
         side = make_label_side(cfg, session.dataset.trn.relevance.shape)
         queries, labels, _ = (session.tokens(part) for part in ("trn", "labels", "tst"))
         self.head = DualEncoder(cfg, encoder, session.dataset.trn, queries, labels, side, self.world)
-        self.parameters = [p for p in encoder.parameters() if p.requires_grad]
-        self.lr = effective_lr(cfg, self.world.size)
-        self.optimizer = make_optimizer(cfg, encoder, self.lr)
-        self.loss_scale = LossScale(on=encoder.precision == "fp16")
         self.batch_size = cfg.bsz * self.world.size * cfg.grad_accum
-        self.watch = Stopwatch(cfg.profile, self.world.device)
         self.per_epoch = steps_per_epoch(len(session.train_rows), self.batch_size)
         self.total = self.per_epoch * cfg.num_epochs
+        self.stepper = Stepper(cfg, self.head, self.world, self.total)
         self.resumed = self.world.on_main(self._checkpoint_to_resume)
         self.world.on_main(self._open)
         self._describe()
@@ -114,9 +109,9 @@ class Trainer:
             cfg.grad_accum,
         )  # fmt: skip
         log.info("%d epochs of %d steps, %s encoder", cfg.num_epochs, self.per_epoch, self.session.encoder.precision)
-        log.info("effective learning rate %g (lr %g, lr_scaling %s)", self.lr, cfg.lr, cfg.lr_scaling)
-        if self.lr > 1e-3:
-            log.warning("a learning rate of %g is high for a transformer: is lr_scaling: none meant?", self.lr)
+        log.info("effective learning rate %g (lr %g, lr_scaling %s)", self.stepper.lr, cfg.lr, cfg.lr_scaling)
+        if self.stepper.lr > 1e-3:
+            log.warning("a learning rate of %g is high for a transformer: is lr_scaling: none meant?", self.stepper.lr)
         if cfg.select_on_test:
             log.warning("select_on_test: the best model is chosen on the test set; its figures flatter it")
         elif not cfg.num_val_points:
@@ -135,10 +130,10 @@ class Trainer:
         self.tested: tuple[int, dict[str, Any], Predictions] | None = None
         path = self.resumed
         if path is not None:
-            self.state = load_checkpoint(path, self.session.encoder, self.optimizer, self.world.rank)
+            self.state = load_checkpoint(path, self.session.encoder, self.stepper.optimizer, self.world.rank)
             self.head.side.load(path)
             if self.state.loss_scale:
-                self.loss_scale.load_state_dict(self.state.loss_scale)
+                self.stepper.loss_scale.load_state_dict(self.state.loss_scale)
             log.info("resuming from %s (step %d of %d)", path, self.state.step, self.total)
         self.world.on_main(lambda: self.folder.rewind(self.state.step))
 
@@ -161,13 +156,18 @@ class Trainer:
         return checkpoint_path(self.folder.checkpoints, int(state.best["step"]))
 
     def _save(self) -> None:
-        self.state.loss_scale = self.loss_scale.state_dict()
+        self.state.loss_scale = self.stepper.loss_scale.state_dict()
         self.state.identity = self._identity
         rng = self.world.gather_objects(rng_state())
 
         def write() -> None:
             save_checkpoint(
-                self.folder.checkpoints, self.state, self.session.encoder, self.optimizer, rng, self.head.side.save
+                self.folder.checkpoints,
+                self.state,
+                self.session.encoder,
+                self.stepper.optimizer,
+                rng,
+                self.head.side.save,
             )
             prune(self.folder.checkpoints, self.cfg.save_keep)
 
@@ -197,79 +197,35 @@ class Trainer:
     def _timed(self, batches: Iterator[list[Prepared]]) -> Iterator[list[Prepared]]:
         """The batches, the time until each is ready being `wait`."""
         while True:
-            with self.watch.phase("wait"):
+            with self.stepper.watch.phase("wait"):
                 ready = next(batches, None)
             if ready is None:
                 return
             yield ready
 
     def _step(self, parts: list[Prepared]) -> None:
-        began, state = time.perf_counter(), self.state
-        set_lr(self.optimizer, self.lr * schedule(state.updates, self.total, self.cfg.warmup))
-        points = sum(len(part.batch.points) for part in parts)
-        loss, labels, tokens = 0.0, 0, 0
-        for part in parts:
-            share = len(part.batch.points) / points
-            stats: StepStats = self.head.accumulate(part, share * self.loss_scale.value, self.watch)
-            loss, labels, tokens = loss + share * stats.loss, labels + stats.labels, tokens + stats.tokens
-        self._check_loss(loss)
-        with self.watch.phase("reduce"):
-            self.world.sum_gradients_(self.parameters)
-        with self.watch.phase("optimiser"):
-            norm = self._update()
-        state.step += 1
-        state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
-        self._tell(loss, norm, labels, tokens, time.perf_counter() - began)
+        self._tell(self.stepper.step(parts, self.state))
 
-    def _tell(self, loss: float, norm: float, labels: int, tokens: int, seconds: float) -> None:
+    def _tell(self, told: StepReport) -> None:
         """What the step gave and cost: on the bar, and every `log_interval` steps in log.txt and the trackers."""
-        size, step = self.world.size, self.state.step
-        pace = {"labels/s": labels * size / seconds, "tokens/s": tokens * size / seconds}
-        note = f"loss {loss:.4f}, {pace['labels/s']:.0f} labels/s, {pace['tokens/s']:.0f} tokens/s"
+        step = self.state.step
+        pace = {f"{what}/s": n * self.world.size / told.seconds for what, n in told.encoded.items()}
+        note = f"loss {told.loss:.4f}, " + ", ".join(f"{value:.0f} {what}" for what, value in pace.items())
         self.bar.tick(note=note)
-        self.watch.steps += 1
         if step % self.cfg.log_interval == 0:
-            lr = self.optimizer.param_groups[0]["lr"]
-            log.debug("step %d/%d, %s, lr %.3g, gradient %.3g", step, self.total, note, lr, norm)
-            self.accelerator.log({"loss": loss, "lr": lr, "grad_norm": norm, **pace}, step=step)
+            log.debug("step %d/%d, %s, lr %.3g, gradient %.3g", step, self.total, note, told.lr, told.norm)
+            self.accelerator.log({"loss": told.loss, "lr": told.lr, "grad_norm": told.norm, **pace}, step=step)
             self._tell_profile()
 
     def _tell_profile(self) -> None:
         """Where the time since the last line went: on the terminal, in log.txt and in the trackers."""
-        if not self.watch.on:
+        if not self.stepper.watch.on:
             return
         now = time.perf_counter()
-        shares = self.watch.lap(now - self.lap_began)
+        shares = self.stepper.watch.lap(now - self.lap_began)
         self.lap_began = now
         log.info("profile at step %d, %s", self.state.step, in_words(shares))
         self.accelerator.log({f"seconds/{name}": spent for name, spent in shares.items()}, step=self.state.step)
-
-    def _update(self) -> float:
-        """Unscales, clips and applies the summed gradient; returns its length."""
-        if self.loss_scale.on:
-            for p in self.parameters:
-                p.grad.div_(self.loss_scale.value)  # type: ignore[union-attr]
-        norm = float(clip_(self.parameters, self.cfg.max_grad_norm))
-        finite = math.isfinite(norm)
-        if finite:
-            self.optimizer.step()
-            self.state.updates += 1
-        elif not self.loss_scale.on or self.loss_scale.value < 1:
-            raise FloatingPointError(f"step {self.state.step}: the gradient is not finite; nothing was updated")
-        else:
-            log.warning("step %d: float16 overflow, update skipped; halving the scale", self.state.step)
-        self.loss_scale.update(finite)
-        self.optimizer.zero_grad()
-        return norm
-
-    def _check_loss(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"step {self.state.step}: the loss is {loss}; nothing was updated")
-        self.state.zero_losses = self.state.zero_losses + 1 if loss == 0 else 0
-        if self.state.zero_losses == ZERO_LOSSES:
-            raise FloatingPointError(
-                f"the loss was exactly 0 for {ZERO_LOSSES} steps: do all points have the same labels?"
-            )
 
     def _end_epoch(self, epoch: int) -> bool:
         """Evaluates and mines when due after `epoch` epochs; True if it did."""

@@ -11,7 +11,8 @@ import torch
 
 from dexml.heads.dual import StepStats
 from dexml.training.optim import LossScale, schedule
-from dexml.training.trainer import ZERO_LOSSES, Trainer
+from dexml.training.step import ZERO_LOSSES
+from dexml.training.trainer import Trainer
 from tests.training.runs import batches, config, started, weights
 
 
@@ -30,7 +31,7 @@ def inject(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, gradient: float = 
 
     def accumulate(*args: Any) -> StepStats:
         stats = real(*args)
-        trainer.parameters[0].grad.view(-1)[0] += gradient  # type: ignore[union-attr]
+        trainer.stepper.parameters[0].grad.view(-1)[0] += gradient  # type: ignore[union-attr]
         return stats if loss is None else StepStats(loss, stats.labels, stats.tokens)
 
     monkeypatch.setattr(trainer.head, "accumulate", accumulate)
@@ -53,7 +54,7 @@ def test_two_small_batches_accumulated_equal_a_large_one(root: Path) -> None:
 def test_the_learning_rate_of_a_step_is_that_of_the_schedule(trainer: Trainer) -> None:
     for number, batch in enumerate(batches(trainer)):
         trainer._step(batch)
-        assert trainer.optimizer.param_groups[0]["lr"] == trainer.lr * schedule(
+        assert trainer.stepper.optimizer.param_groups[0]["lr"] == trainer.stepper.lr * schedule(
             number, trainer.total, trainer.cfg.warmup
         )
     assert trainer.state.step == trainer.state.updates == trainer.state.loss_count == trainer.per_epoch
@@ -66,7 +67,7 @@ def test_a_long_gradient_is_clipped(root: Path) -> None:
     for trainer in (free, clipped):
         before = weights(trainer)
         trainer._step(batches(trainer)[0])
-        lr = trainer.optimizer.param_groups[0]["lr"]
+        lr = trainer.stepper.optimizer.param_groups[0]["lr"]
         squares = sum(((before[name] - value) / lr).square().sum() for name, value in weights(trainer).items())
         moved.append(float(squares) ** 0.5)
     assert moved[0] > 0.1
@@ -76,25 +77,27 @@ def test_a_long_gradient_is_clipped(root: Path) -> None:
 def test_an_overflow_under_a_loss_scale_skips_the_update_and_the_schedule(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer.loss_scale = LossScale(on=True)
+    trainer.stepper.loss_scale = LossScale(on=True)
     first, second, third, *_ = batches(trainer)
     trainer._step(first)
-    before, scale = weights(trainer), trainer.loss_scale.value
+    before, scale = weights(trainer), trainer.stepper.loss_scale.value
     with monkeypatch.context() as injected:
         inject(trainer, injected, gradient=math.inf)
         trainer._step(second)
     assert same(before, weights(trainer))
     assert (trainer.state.step, trainer.state.updates) == (2, 1)
-    assert trainer.loss_scale.value == scale / 2
+    assert trainer.stepper.loss_scale.value == scale / 2
     trainer._step(third)
     assert (trainer.state.step, trainer.state.updates) == (3, 2)
-    assert trainer.optimizer.param_groups[0]["lr"] == trainer.lr * schedule(1, trainer.total, trainer.cfg.warmup)
+    assert trainer.stepper.optimizer.param_groups[0]["lr"] == trainer.stepper.lr * schedule(
+        1, trainer.total, trainer.cfg.warmup
+    )
     assert not same(before, weights(trainer))
 
 
 def test_the_loss_scale_leaves_no_trace_in_the_update(root: Path, trainer: Trainer) -> None:
     scaled = started(config(root, expname="scaled", optim="sgd"))
-    scaled.loss_scale = LossScale(on=True)
+    scaled.stepper.loss_scale = LossScale(on=True)
     for one in (trainer, scaled):
         one._step(batches(one)[0])
     for name, value in weights(trainer).items():
@@ -103,7 +106,7 @@ def test_the_loss_scale_leaves_no_trace_in_the_update(root: Path, trainer: Train
 
 def test_float16_trains_with_a_loss_scale(root: Path) -> None:
     trainer = started(config(root, expname="half", precision="fp16", bsz=8, gc_bsz=30))
-    assert trainer.loss_scale.on
+    assert trainer.stepper.loss_scale.on
     before = weights(trainer)
     for batch in batches(trainer)[:2]:
         trainer._step(batch)

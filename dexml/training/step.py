@@ -1,0 +1,108 @@
+"""One step: learning rate, the gradient of every part of the batch, one sum over the ranks, update."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+from dexml.config import Config
+from dexml.distributed import World
+from dexml.heads.dual import DualEncoder, Prepared
+from dexml.stopwatch import Stopwatch
+from dexml.training.checkpoint import TrainState
+from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
+
+log = logging.getLogger(__name__)
+ZERO_LOSSES = 100  # steps in a row with a loss of exactly 0 before training stops
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step gave and cost."""
+
+    loss: float
+    """Mean over the global batch."""
+    norm: float
+    """Length of the summed gradient, before clipping."""
+    lr: float
+    encoded: dict[str, int]
+    """`labels` and `tokens` that this rank encoded."""
+    seconds: float
+
+
+class Stepper:
+    """The optimiser of a head, and the steps it takes.
+
+    Args:
+        total: optimiser steps of the whole schedule.
+    """
+
+    def __init__(self, cfg: Config, head: DualEncoder, world: World, total: int) -> None:
+        self.cfg, self.head, self.world, self.total = cfg, head, world, total
+        self.parameters = [p for p in head.encoder.parameters() if p.requires_grad]
+        self.lr = effective_lr(cfg, world.size)
+        """peak"""
+        self.optimizer = make_optimizer(cfg, head.encoder, self.lr)
+        self.loss_scale = LossScale(on=head.encoder.precision == "fp16")
+        self.watch = Stopwatch(cfg.profile, world.device)
+
+    def step(self, parts: list[Prepared], state: TrainState) -> StepReport:
+        """One update from the parts of a batch; counts it in `state`.
+
+        Raises:
+            FloatingPointError: loss or gradient is not finite, or the loss has been 0 for long; nothing was updated.
+        """
+        began = time.perf_counter()
+        lr = self.lr * schedule(state.updates, self.total, self.cfg.warmup)
+        set_lr(self.optimizer, lr)
+        loss, encoded = self._accumulate(parts)
+        self._check_loss(loss, state)
+        with self.watch.phase("reduce"):
+            self.world.sum_gradients_(self.parameters)
+        with self.watch.phase("optimiser"):
+            norm = self._update(state)
+        state.step += 1
+        state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
+        self.watch.steps += 1
+        return StepReport(loss, norm, lr, encoded, time.perf_counter() - began)
+
+    def _accumulate(self, parts: list[Prepared]) -> tuple[float, dict[str, int]]:
+        """Adds this rank's gradient of the whole batch; its mean loss, and what was encoded."""
+        points = sum(len(part.batch.points) for part in parts)
+        loss, encoded = 0.0, {"labels": 0, "tokens": 0}
+        for part in parts:
+            share = len(part.batch.points) / points
+            stats = self.head.accumulate(part, share * self.loss_scale.value, self.watch)
+            loss += share * stats.loss
+            encoded["labels"] += stats.labels
+            encoded["tokens"] += stats.tokens
+        return loss, encoded
+
+    def _update(self, state: TrainState) -> float:
+        """Unscales, clips and applies the summed gradient; returns its length."""
+        if self.loss_scale.on:
+            for p in self.parameters:
+                p.grad.div_(self.loss_scale.value)  # type: ignore[union-attr]
+        norm = float(clip_(self.parameters, self.cfg.max_grad_norm))
+        finite = math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+            state.updates += 1
+        elif not self.loss_scale.on or self.loss_scale.value < 1:
+            raise FloatingPointError(f"step {state.step}: the gradient is not finite; nothing was updated")
+        else:
+            log.warning("step %d: float16 overflow, update skipped; halving the scale", state.step)
+        self.loss_scale.update(finite)
+        self.optimizer.zero_grad()
+        return norm
+
+    def _check_loss(self, loss: float, state: TrainState) -> None:
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"step {state.step}: the loss is {loss}; nothing was updated")
+        state.zero_losses = state.zero_losses + 1 if loss == 0 else 0
+        if state.zero_losses == ZERO_LOSSES:
+            raise FloatingPointError(
+                f"the loss was exactly 0 for {ZERO_LOSSES} steps: do all points have the same labels?"
+            )
