@@ -29,6 +29,7 @@ _NO_EFFECT_ON_RESULTS = {
     *("project", "expname", "desc", "data_root", "results_root", "tracker", "log_interval", "eval_topk", "eval_bsz"),
     *("save", "save_interval", "save_keep", "resume", "num_threads", "num_processes", "grad_checkpointing", "compile"),
     *("gc_bsz", "gc_bsz_x", "token_budget", "memory_budget", "tile_rows", "tile_cols", "profile"),
+    *("predict_mode", "knn_k", "knn_weight", "knn_tau"),
 }
 
 # DEXML's dumped config.yaml mixes these facts about the run with the keys; they are skipped.

@@ -95,6 +95,9 @@ def _selection_conflicts(keys: Keys) -> Iterator[Conflict]:
         found = f"the eval_topk {keys.eval_topk} predictions"
         text = f"track_metric {keys.track_metric} looks beyond {found}; raise eval_topk"
         yield ("track_metric", "eval_topk"), text
+    if keys.early_stop and not (keys.num_val_points or keys.select_on_test):
+        text = f"early_stop {keys.early_stop} needs points to judge by: set num_val_points"
+        yield ("early_stop", "num_val_points"), text
 
 
 def located_conflicts(keys: Keys, misfits: set[str], entries: Mapping[str, Entry]) -> list[str]:

@@ -165,6 +165,16 @@ class Keys(BaseModel):
     """Texts encoded at a time in evaluation. 0 is twice bsz."""
     track_metric: Annotated[str, Field(pattern=r"^(P|nDCG|PSP|R|MRR)@[1-9][0-9]*$")] = "nDCG@5"
     """Metric that chooses the best model, such as P@1 or PSP@5."""
+    early_stop: Natural = 0
+    """Evaluations without a better track_metric before training stops. 0 never stops it."""
+    predict_mode: Literal["labels", "knn", "mix"] = "labels"
+    """How the test is predicted: by nearest labels, by labels of the nearest training points (knn), or both (mix)."""
+    knn_k: Natural = 0
+    """Nearest training points that vote for their labels. 0 chooses on the validation points (without any: 10)."""
+    knn_weight: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Share of the vote in mix. null chooses on the validation points (without any: 0.5)."""
+    knn_tau: Annotated[float | None, Field(gt=0)] = None
+    """Temperature of the vote: smaller listens to the nearest point alone. null: tau."""
 
     # Speed and memory: results stay the same, to rounding
     amp_encode: bool = True

@@ -36,6 +36,7 @@ TABLE: dict[str, Any] = {
     **{"select_on_test": False, "propensity_A": None, "propensity_B": None, "tile_rows": 0, "tile_cols": 8192},
     **{"topk_solver": "halley", "topk_cdf": "logistic", "eval_bsz": 0, "num_threads": 0, "log_interval": 10},
     **{"num_processes": 0, "logq_correction": False, "memory_budget": 0.0, "profile": False},
+    **{"early_stop": 0, "predict_mode": "labels", "knn_k": 0, "knn_weight": None, "knn_tau": None},
 }
 
 
@@ -222,6 +223,7 @@ def test_a_problem_on_the_command_line_names_its_key(words: list[str], message: 
             4,
             "logq_correction knows no chances for num_pos_samples 2",
         ),
+        ("early_stop: 3\nseed: 1", 1, "early_stop 3 needs points to judge by: set num_val_points"),
         ("track_metric: R@50\neval_topk: 20", 2, "track_metric R@50 looks beyond the eval_topk 20 predictions"),
     ],
 )
