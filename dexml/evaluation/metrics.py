@@ -1,4 +1,4 @@
-"""Metrics of ranked label lists: P, R, RP, nDCG, MRR and the propensity-scored PSP and PSnDCG.
+"""Metrics of ranked label lists: P, R, RP, nDCG, MRR, Hit, Coverage and the propensity-scored PSP, PSnDCG and PSR.
 
 Input is always a sparse top-k, never a points x labels score matrix. Conventions that change numbers: the label space
 is the full matrix width; points without labels count as 0; equal scores go to the smaller label id; PSP and PSnDCG are
@@ -10,44 +10,42 @@ DCG of min(k, its labels); Chalkidis et al. (arXiv 1906.02192) for RP; DEXML (ar
 Legend: N points (n in one block), K places stored, k places counted, L labels.
 """
 
+from __future__ import annotations
+
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from dexml.evaluation.gains import Columns, Floats, Hits, mean_columns, weighted_columns
+from dexml.evaluation.table import METRIC_COLUMNS, metric_columns, metrics_row, xclib_text
 from dexml.evaluation.topk import (
     Csr,
     Ids,
-    Mask,
     TopkError,
     apply_filters,
     as_ids,
     blocks,
     canonical,
-    cells,
     check_rows,
-    contains,
     filter_overfetch,
     one_row_per_point,
     validate_topk,
 )
 from dexml.index.search import rank_topk
 
-Floats = npt.NDArray[np.float64]
+EXTRAS = ("Hit", "PSR")
+"""Metrics at `ks` that are measured on request only."""
 
-METRIC_COLUMNS = (
-    *("P@1", "P@3", "P@5", "nDCG@1", "nDCG@3", "nDCG@5", "MRR@10"),
-    *("PSP@1", "PSP@3", "PSP@5", "R@10", "R@50", "R@100"),
-)
-"""Columns of the metrics TSV in DEXML's order; R@200, R@300, ... follow where eval_topk reaches them."""
+_BLOCK = 1 << 16  # points at a time: the columns of 40 metrics stay near 20 MB
 
-_BLOCK = 8192  # points at a time: temporaries stay near 50 MB at K = 100
-
-__all__ = ["METRIC_COLUMNS", "TopkError", "apply_filters", "compute_metrics", "filter_overfetch", "metric_columns"]
-__all__ += ["metrics_row", "one_row_per_point", "rank_topk", "recall_depths", "validate_topk", "xclib_text"]
+__all__ = ["METRIC_COLUMNS", "TopkError", "apply_filters", "compute_metrics", "coverage", "filter_overfetch"]
+__all__ += ["metric_columns", "metrics_row", "one_row_per_point", "rank_topk", "recall_depths", "upper_bounds"]
+__all__ += ["validate_topk", "xclib_text"]
 
 
 def recall_depths(eval_topk: int) -> tuple[int, ...]:
@@ -64,112 +62,131 @@ def compute_metrics(
     recall_ks: Sequence[int] | None = None,
     mrr_k: int | None = None,
     empty: Literal["count", "drop"] = "count",
+    extras: Collection[str] = (),
 ) -> dict[str, float]:
     """Metrics in percent of ranked ids [N, K] (-1 pads) against relevance [N, L]; what is stored and not 0 is true.
 
-    Keys: P@k, nDCG@k, RP@k, R@k (k in ks), MRR@mrr_k, R@k (recall_ks), and PSP@k, PSnDCG@k given inv_propensity [L].
+    Keys: P@k, nDCG@k, RP@k, R@k (k in ks), MRR@mrr_k, R@k (recall_ks), and PSP@k, PSnDCG@k given inv_propensity [L];
+    Hit@k and PSR@k if `extras` names "Hit", "PSR".
     recall_ks and mrr_k left out are recall_depths(K) and 10 (if K >= 10); a k asked for above K is a TopkError.
     filters [N, L]: cells dropped from lists and truth. empty="drop" leaves points without labels out of the averages.
     """
-    ids_NK, truth = as_ids(topk_ids), canonical(relevance_csr)
-    places, num_labels = ids_NK.shape[1], truth.shape[1]
-    recall_ks = tuple(recall_depths(places) if recall_ks is None else recall_ks)
-    mrr_ks = tuple(k for k in (10,) if k <= places) if mrr_k is None else (mrr_k,)
-    check_rows(ids_NK, truth, "relevance")
-    _check_depths(ks, (*recall_ks, *mrr_ks), places, num_labels)
-    validate_topk(ids_NK, num_labels)
-    depth = max((*ks, *recall_ks, *mrr_ks), default=0)
-    if filters is not None:
-        truth = _without_filtered(truth, canonical(filters))
-        ids_NK, _ = apply_filters(ids_NK, np.zeros(ids_NK.shape, np.float32), filters, depth)
-    weights = None if inv_propensity is None else _as_weights(inv_propensity, num_labels)
-    sums: dict[str, float] = {}
-    for rows in blocks(len(ids_NK), _BLOCK):
-        block = ids_NK[rows, :depth]
-        hits = contains(truth, rows, block)
-        true_n = np.diff(truth.indptr[rows.start : rows.stop + 1]).astype(np.int64)
-        parts = _hit_sums(hits, true_n, ks, recall_ks, mrr_ks)
-        if weights is not None and ks:
-            gains = np.where(hits, weights[block], 0.0)
-            parts |= _propensity_sums(gains, _best_gains(truth, rows, weights, max(ks)), true_n, ks)
-        sums = {name: sums.get(name, 0.0) + part for name, part in parts.items()}
-    return _averages(sums, _count_points(truth, empty))
+    inputs = Inputs.of(topk_ids, relevance_csr, ks, inv_propensity, filters, recall_ks, mrr_k, extras)
+    counted = float(inputs.counted(empty).sum())
+    above: dict[str, float] = {}
+    below: dict[str, float] = {}
+    for _, numerators, denominators in inputs.columns():
+        for sums, columns in ((above, numerators), (below, denominators)):
+            sums |= {name: sums.get(name, 0.0) + float(column.sum()) for name, column in columns.items()}
+    return {name: percent(total, below.get(name, counted)) for name, total in above.items()}
 
 
-def _hit_sums(
-    hit_nK: Mask, true_n: Ids, ks: Sequence[int], recall_ks: Sequence[int], mrr_ks: Sequence[int]
+def coverage(
+    topk_ids: npt.ArrayLike, relevance_csr: Csr, ks: Sequence[int] = (1, 3, 5), filters: Csr | None = None
 ) -> dict[str, float]:
-    """Sums over the points of a block of every metric that is a mean over points."""
-    found_nK = hit_nK.cumsum(axis=1)
-    dcg_nK = (hit_nK * _discounts(hit_nK.shape[1])).cumsum(axis=1)
-    ideal = _ideal_dcg(max(ks, default=0))
-    some_n = np.maximum(true_n, 1)  # points without labels have no hits: 0 over anything
-    sums: dict[str, float] = {}
-    for k in ks:
-        sums[f"P@{k}"] = found_nK[:, k - 1].sum() / k
-        sums[f"nDCG@{k}"] = (dcg_nK[:, k - 1] / ideal[np.minimum(some_n, k)]).sum()
-        sums[f"RP@{k}"] = (found_nK[:, k - 1] / np.minimum(some_n, k)).sum()
-    for k in dict.fromkeys((*ks, *recall_ks)):
-        sums[f"R@{k}"] = (found_nK[:, k - 1] / some_n).sum()
-    for k in mrr_ks:
-        first_n = hit_nK[:, :k].argmax(axis=1)
-        sums[f"MRR@{k}"] = (hit_nK[:, :k].any(axis=1) / (first_n + 1.0)).sum()
-    return sums
+    """Coverage@k in percent: of the labels that are true for some point, those found in the first k of one of these."""
+    inputs = Inputs.of(topk_ids, relevance_csr, ks, None, filters, (), max(ks))
+    places = np.full(inputs.truth.shape[1], inputs.depth)  # the best place of each label
+    for _, hits in inputs.hits():
+        np.minimum.at(places, hits.label, hits.place)
+    asked = len(np.unique(inputs.truth.indices))
+    return {f"Coverage@{k}": percent(float((places < k).sum()), asked) for k in ks}
 
 
-def _propensity_sums(gain_nK: Floats, best_nk: Floats, true_n: Ids, ks: Sequence[int]) -> dict[str, float]:
-    """Both sums of the two ratios, the denominator under the name 'best PSP@k'."""
-    discount = _discounts(max(ks))
-    ideal = _ideal_dcg(max(ks))
-    sums: dict[str, float] = {}
-    for k in ks:
-        norm_n = ideal[np.minimum(np.maximum(true_n, 1), k)]
-        for prefix, values in (("", gain_nK[:, :k]), ("best ", best_nk[:, :k])):
-            sums[f"{prefix}PSP@{k}"] = values.sum()
-            sums[f"{prefix}PSnDCG@{k}"] = ((values * discount[:k]).sum(axis=1) / norm_n).sum()
-    return sums
+def upper_bounds(relevance_csr: Csr, ks: Sequence[int] = (1, 3, 5)) -> dict[str, float]:
+    """The most that P@k and R@k can be, in percent: points with fewer or more than k labels keep them below 100."""
+    true_n = np.diff(canonical(relevance_csr).indptr)
+    reachable = {k: np.minimum(true_n, k) for k in ks}
+    bounds = {f"P@{k}": 100.0 * float(found.mean()) / k for k, found in reachable.items()}
+    return bounds | {f"R@{k}": 100.0 * float((found / np.maximum(true_n, 1)).mean()) for k, found in reachable.items()}
 
 
-def _best_gains(truth: Csr, rows: slice, weights: Floats, depth: int) -> Floats:
-    """[n, depth]: the largest weights among each point's true labels, descending, 0 where it has fewer."""
-    owner, label = cells(truth, rows)  # owner is ascending, so it is the same before and after the sort
-    sorted_label = label[np.lexsort((-weights[label], owner))]
-    place = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    kept = place < depth
-    best = np.zeros((rows.stop - rows.start, depth))
-    best[owner[kept], place[kept]] = weights[sorted_label[kept]]
-    return best
+@dataclass(frozen=True)
+class Inputs:
+    """Lists and truth that were checked and fit together, without the filtered cells."""
+
+    ids_NK: Ids
+    truth: Csr
+    """[N, L]"""
+    weights: Floats | None
+    """[L] inverse propensities"""
+    ks: tuple[int, ...]
+    recall_ks: tuple[int, ...]
+    mrr_ks: tuple[int, ...]
+    extras: Collection[str]
+
+    @classmethod
+    def of(
+        cls,
+        topk_ids: npt.ArrayLike,
+        relevance_csr: Csr,
+        ks: Sequence[int],
+        inv_propensity: npt.ArrayLike | None = None,
+        filters: Csr | None = None,
+        recall_ks: Sequence[int] | None = None,
+        mrr_k: int | None = None,
+        extras: Collection[str] = (),
+    ) -> Inputs:
+        """Arguments as those of `compute_metrics`."""
+        ids_NK, truth = as_ids(topk_ids), canonical(relevance_csr)
+        places, num_labels = ids_NK.shape[1], truth.shape[1]
+        recall_ks = tuple(recall_depths(places) if recall_ks is None else recall_ks)
+        mrr_ks = tuple(k for k in (10,) if k <= places) if mrr_k is None else (mrr_k,)
+        check_rows(ids_NK, truth, "relevance")
+        _check_depths(ks, (*recall_ks, *mrr_ks), places, num_labels)
+        _check_extras(extras, inv_propensity)
+        validate_topk(ids_NK, num_labels)
+        if filters is not None:
+            truth = without_filtered(truth, canonical(filters))
+            depth = max((*ks, *recall_ks, *mrr_ks), default=0)
+            ids_NK, _ = apply_filters(ids_NK, np.zeros(ids_NK.shape, np.float32), filters, depth)
+        weights = None if inv_propensity is None else _as_weights(inv_propensity, num_labels)
+        return cls(ids_NK, truth, weights, tuple(ks), recall_ks, mrr_ks, extras)
+
+    @property
+    def depth(self) -> int:
+        """Places that anything looks at."""
+        return max((*self.ks, *self.recall_ks, *self.mrr_ks), default=0)
+
+    def counted(self, empty: str = "count") -> Floats:
+        """[N]: 1 for the points that means are taken over, 0 for others; TopkError if there are none."""
+        if empty not in ("count", "drop"):
+            raise TopkError(f"empty={empty!r}: choose 'count' (points without labels are 0) or 'drop'")
+        counted = (np.diff(self.truth.indptr) > 0) | (empty == "count")
+        if not counted.any():
+            raise TopkError("no points to evaluate" + (" have labels" if len(counted) else ""))
+        return counted.astype(np.float64)
+
+    def hits(self) -> Iterator[tuple[slice, Hits]]:
+        for rows in blocks(len(self.ids_NK), _BLOCK):
+            yield rows, Hits.of(self.truth, rows, self.ids_NK[rows, : self.depth])
+
+    def columns(self) -> Iterator[tuple[slice, Columns, Columns]]:
+        """Block by block numerators and denominators of every metric; without one it is a mean over points."""
+        for rows, hits in self.hits():
+            above = mean_columns(hits, self.ks, self.recall_ks, self.mrr_ks, self.extras)
+            below: Columns = {}
+            if self.weights is not None and self.ks:
+                ideal = Hits.ideal(self.truth, rows, self.weights, max(self.ks))
+                above |= weighted_columns(hits, self.weights, self.ks, self.extras)
+                below = weighted_columns(ideal, self.weights, self.ks, self.extras)
+            yield rows, above, below
 
 
-def _averages(sums: Mapping[str, float], num_points: int) -> dict[str, float]:
-    means = {}
-    for name, total in sums.items():
-        if name.startswith("best "):
-            continue
-        below = sums.get(f"best {name}", float(num_points))
-        means[name] = 100.0 * float(total) / float(below) if below else 0.0
-    return means
-
-
-def _count_points(truth: Csr, empty: str) -> int:
-    if empty not in ("count", "drop"):
-        raise TopkError(f"empty={empty!r}: choose 'count' (points without labels are 0) or 'drop'")
-    counted = int((np.diff(truth.indptr) > 0).sum()) if empty == "drop" else truth.shape[0]
-    if counted == 0:
-        raise TopkError("no points to evaluate" + (" have labels" if truth.shape[0] else ""))
-    return counted
-
-
-def _discounts(depth: int) -> Floats:
-    return np.asarray(1.0 / np.log2(np.arange(2, depth + 2)))
-
-
-def _ideal_dcg(depth: int) -> Floats:
-    """[depth + 1]: DCG of m true labels on top, m = 0..depth."""
-    return np.concatenate([[0.0], _discounts(depth).cumsum()])
+def percent(part: float, whole: float) -> float:
+    """0 of 0 is 0."""
+    return 100.0 * part / whole if whole else 0.0
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _check_extras(extras: Collection[str], inv_propensity: npt.ArrayLike | None) -> None:
+    unknown = sorted(set(extras) - set(EXTRAS))
+    if unknown:
+        raise TopkError(f"extras={', '.join(unknown)}: choose from {', '.join(EXTRAS)}")
+    if "PSR" in extras and inv_propensity is None:
+        raise TopkError("PSR weighs labels: give inv_propensity")
 
 
 def _as_weights(inv_propensity: npt.ArrayLike, num_labels: int) -> Floats:
@@ -189,7 +206,7 @@ def _check_depths(ks: Sequence[int], deep_ks: Sequence[int], places: int, num_la
         raise TopkError(f"k={max(ks)} is more than the {num_labels} labels there are: lower ks")
 
 
-def _without_filtered(truth: Csr, filters: Csr) -> Csr:
+def without_filtered(truth: Csr, filters: Csr) -> Csr:
     if truth.shape != filters.shape:
         raise TopkError(f"filters have shape {filters.shape}, relevance {truth.shape}")
     both = sparse.csr_array(truth.astype(bool).multiply(filters.astype(bool)))
@@ -197,23 +214,3 @@ def _without_filtered(truth: Csr, filters: Csr) -> Csr:
         return truth
     warnings.warn(f"{both.nnz} true pairs are also filter pairs: they are not counted as true", stacklevel=3)
     return canonical(truth.astype(bool).astype(np.int8) - both.astype(np.int8))
-
-
-# ---- what is printed ------------------------------------------------------------------------------------------------
-
-
-def metric_columns(metrics: Mapping[str, float]) -> list[str]:
-    """TSV columns that `metrics` can fill: METRIC_COLUMNS without what is missing, then R@200, R@300, ..."""
-    deeper = sorted(int(name[2:]) for name in metrics if name.startswith("R@") and name.endswith("00"))
-    return [name for name in METRIC_COLUMNS if name in metrics] + [f"R@{k}" for k in deeper if k > 100]
-
-
-def metrics_row(metrics: Mapping[str, float]) -> list[str]:
-    """Cells of one TSV row under `metric_columns(metrics)`: percent with 2 decimals."""
-    return [f"{metrics[name]:.2f}" for name in metric_columns(metrics)]
-
-
-def xclib_text(metrics: Mapping[str, float]) -> str:
-    """The four lines pyxclib prints (P, nDCG, PSP, PSnDCG at k = 1..5, percent); lines without data are left out."""
-    names = ([f"{name}@{k}" for k in range(1, 6)] for name in ("P", "nDCG", "PSP", "PSnDCG"))
-    return "\n".join(",".join(f"{metrics[key]:.2f}" for key in keys) for keys in names if metrics.keys() >= set(keys))

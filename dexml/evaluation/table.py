@@ -1,11 +1,32 @@
-"""Metrics as a table for the terminal."""
+"""Metrics as text: the columns of the metrics TSV, a table for the terminal, the lines of pyxclib."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from dexml.evaluation.metrics import metric_columns
+METRIC_COLUMNS = (
+    *("P@1", "P@3", "P@5", "nDCG@1", "nDCG@3", "nDCG@5", "MRR@10"),
+    *("PSP@1", "PSP@3", "PSP@5", "R@10", "R@50", "R@100"),
+)
+"""Columns of the metrics TSV in DEXML's order; R@200, R@300, ... follow where eval_topk reaches them."""
+
+
+def metric_columns(metrics: Mapping[str, float]) -> list[str]:
+    """TSV columns that `metrics` can fill: METRIC_COLUMNS without what is missing, then R@200, R@300, ..."""
+    deeper = sorted(int(name[2:]) for name in metrics if name.startswith("R@") and name.endswith("00"))
+    return [name for name in METRIC_COLUMNS if name in metrics] + [f"R@{k}" for k in deeper if k > 100]
+
+
+def metrics_row(metrics: Mapping[str, float]) -> list[str]:
+    """Cells of one TSV row under `metric_columns(metrics)`: percent with 2 decimals."""
+    return [f"{metrics[name]:.2f}" for name in metric_columns(metrics)]
+
+
+def xclib_text(metrics: Mapping[str, float]) -> str:
+    """The four lines pyxclib prints (P, nDCG, PSP, PSnDCG at k = 1..5, percent); lines without data are left out."""
+    names = ([f"{name}@{k}" for k in range(1, 6)] for name in ("P", "nDCG", "PSP", "PSnDCG"))
+    return "\n".join(",".join(f"{metrics[key]:.2f}" for key in keys) for keys in names if metrics.keys() >= set(keys))
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, Any]], columns: list[str] | None = None) -> str:

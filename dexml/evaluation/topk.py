@@ -20,6 +20,8 @@ Mask = npt.NDArray[np.bool_]
 Csr = Any  # scipy.sparse csr_array or csr_matrix [N, L]; what is stored and not 0 is a pair
 
 _BLOCK = 8192  # points at a time: temporaries stay near 50 MB at K = 100
+_CHECKED = 2048  # points validated at a time, and
+_COMPARED = 1 << 18  # places compared at a time: both stay in a processor's cache
 
 
 class TopkError(ValueError):
@@ -35,19 +37,25 @@ def validate_topk(ids: npt.ArrayLike, num_labels: int, scores: npt.ArrayLike | N
     ids_NK = as_ids(ids)
     if scores is not None and np.shape(scores) != ids_NK.shape:
         raise TopkError(f"scores have shape {np.shape(scores)}, ids {ids_NK.shape}")
-    for rows in blocks(len(ids_NK), _BLOCK):
-        block = ids_NK[rows]
-        in_order = np.sort(block, axis=1)
-        faults: dict[str, Mask] = {
-            f"an id outside 0..{num_labels - 1}": (block < -1) | (block >= num_labels),
-            "the same id twice": (in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0),
-            "a -1 in front of an id": (block[:, :-1] < 0) & (block[:, 1:] >= 0),
-        }
+    for rows in blocks(len(ids_NK), _CHECKED):
+        faults = _faults(ids_NK[rows], num_labels)
         if scores is not None:
             faults["a NaN score"] = np.isnan(np.asarray(scores)[rows])
         for what, mask in faults.items():
             if mask.any():
                 raise TopkError(f"row {rows.start + int(mask.any(axis=1).argmax())} of the top-k has {what}")
+
+
+def _faults(ids_nK: Ids, num_labels: int) -> dict[str, Mask]:
+    """Cells at fault by kind; looks closer only at what could be one."""
+    in_order = np.sort(ids_nK, axis=1)
+    lowest, highest = in_order[:, :1], in_order[:, -1:]
+    faults = {f"an id outside 0..{num_labels - 1}": (lowest < -1) | (highest >= num_labels)}
+    faults["the same id twice"] = in_order[:, 1:] == in_order[:, :-1]
+    if (lowest < 0).any():
+        faults["the same id twice"] &= in_order[:, 1:] >= 0
+        faults["a -1 in front of an id"] = (ids_nK[:, :-1] < 0) & (ids_nK[:, 1:] >= 0)
+    return faults
 
 
 def one_row_per_point(
@@ -100,9 +108,9 @@ def apply_filters(ids: npt.ArrayLike, scores: npt.ArrayLike, filters: Csr, k: in
         hit = np.flatnonzero(drop.any(axis=1))
         at = rows.start + hit
         short += _count_short(ids_NK[at], drop[hit], k, pairs.shape[1])
-        order = np.argsort(drop[hit], axis=1, kind="stable")
-        out_ids[at] = np.take_along_axis(np.where(drop[hit], -1, ids_NK[at]), order, axis=1)[:, :k]
-        out_scores[at] = np.take_along_axis(np.where(drop[hit], -np.inf, scores_NK[at]), order, axis=1)[:, :k]
+        order = np.argsort(drop[hit], axis=1, kind="stable")[:, :k]
+        out_ids[at] = np.take_along_axis(np.where(drop[hit], -1, ids_NK[at]), order, axis=1)
+        out_scores[at] = np.take_along_axis(np.where(drop[hit], -np.inf, scores_NK[at]), order, axis=1)
     if short:
         warnings.warn(f"filtering left {short} lists with fewer than k={k} labels: search more labels", stacklevel=2)
     return out_ids, out_scores
@@ -148,13 +156,27 @@ def cells(matrix: Csr, rows: slice) -> tuple[Ids, Ids]:
     return owner, matrix.indices[bounds[0] : bounds[-1]].astype(np.int64)
 
 
+def find(matrix: Csr, rows: slice, ids_nK: Ids) -> tuple[Ids, Ids, Ids]:
+    """(row, place, column) of the stored cells of a block of rows that its lists hold, in row and column order.
+
+    Every stored cell is compared with its list: truth is so sparse that this beats looking up every place.
+    """
+    owner, column = cells(matrix, rows)
+    places = ids_nK.shape[1]
+    parts = [
+        np.flatnonzero(ids_nK[owner[some]] == column[some, None]) + some.start * places
+        for some in blocks(len(owner), max(1, _COMPARED // places))
+    ]
+    cell, place = np.divmod(np.concatenate(parts or [np.empty(0, np.int64)]), places)
+    return owner[cell], place, column[cell]
+
+
 def contains(matrix: Csr, rows: slice, ids_nK: Ids) -> Mask:
     """[n, K]: is (row, id) stored in the matrix? -1 never is."""
-    owner, column = cells(matrix, rows)
-    width = matrix.shape[1]
-    stored = np.append(owner * width + column, np.iinfo(np.int64).max)  # the end stops every search
-    wanted = np.where(ids_nK < 0, -1, np.arange(len(ids_nK))[:, None] * width + ids_nK)
-    return np.asarray(stored[np.searchsorted(stored, wanted)] == wanted)
+    found = np.zeros(ids_nK.shape, bool)
+    row, place, _ = find(matrix, rows, ids_nK)
+    found[row, place] = True
+    return found
 
 
 def blocks(total: int, size: int) -> Iterator[slice]:
