@@ -16,6 +16,7 @@ USAGE = """dexml COMMAND ...
   train CONFIG.yaml [MORE.yaml] [--key value]     train, evaluate, export; `dexml train --help` lists every key
   eval trn|val|tst|dev CONFIG.yaml [--key value]  evaluate the exported model of a run
   predict BUNDLE [--top-k 5] [TEXT ...]           labels for texts, or for the lines of standard input
+  report RUN [RUN ...] [--out FOLDER]             one HTML page about a run, or several side by side
 
 Several processes: accelerate launch --config_file configs/accelerate.yaml --num_processes N train.py CONFIG.yaml
 """
@@ -154,6 +155,12 @@ def predict(words: Sequence[str]) -> None:
             print(f"  {score:.3f}  {label}")
 
 
+def report(words: Sequence[str]) -> None:
+    from dexml.report.command import report_command
+
+    report_command(words)
+
+
 def _checked_texts(given: Sequence[str]) -> list[str]:
     """The texts of the command line or, without any, the lines of standard input; DataError names a bad one."""
     from dexml.data.files import DataError
@@ -179,6 +186,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "report": report,
 }
 
 

@@ -1,0 +1,107 @@
+"""The page: what the runs show, put into the template."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import yaml
+from jinja2 import Environment, PackageLoader
+
+from dexml import __version__
+from dexml.config import CHECKOUT
+from dexml.report import curves, examples, results, tables
+from dexml.report.evidence import Evidence, gather
+from dexml.report.figures import COLOURS, Plot
+from dexml.report.run import Run
+
+
+@dataclass(frozen=True)
+class FigureGroup:
+    """A section of figures."""
+
+    id: str
+    title: str
+    lead: str
+    plots: list[Plot]
+
+
+@dataclass(frozen=True)
+class Page:
+    html: str
+    plots: list[Plot]
+
+
+def build_page(runs: Sequence[Run]) -> Page:
+    """The page of these runs and the figures on it."""
+    notes: list[str] = []
+    evidence = gather(runs, notes)
+    groups = [group for group in _figure_groups(runs, evidence, notes) if group.plots]
+    lines = results.metric_lines(runs, evidence)
+    kinds = examples.pick(runs, evidence) if evidence else []
+    costs = tables.costs(runs)
+    sections = [("metrics", "Metrics"), *((group.id, group.title) for group in groups)]
+    sections += [("examples", "Examples")] * bool(kinds) + [("cost", "Cost")] * bool(costs)
+    sections += [("settings", "Settings"), ("reproduce", "Reproduce")]
+    html = _template().render(
+        **{"runs": runs, "many": len(runs) > 1, "dataset": runs[0].dataset, "version": __version__},
+        **{"made": datetime.now(), "colours": COLOURS, "sections": sections, "notes": notes},
+        **{"title": f"{runs[0].dataset}: {', '.join(run.name for run in runs)}", "facts": _facts(runs, evidence)},
+        **{"verdict": results.verdict(lines, None), "lines": lines, "metrics_caption": ""},
+        **{"compared": any(any(line.gaps) for line in lines), "bounded": any(line.bound for line in lines)},
+        **{"figure_groups": groups, "kinds": kinds, "costs": costs, "differences": tables.differences(runs)},
+        **{"config_text": _config_text, "commands": _commands(runs), "made_with": _made_with()},
+    )
+    return Page(html, [plot for group in groups for plot in group.plots])
+
+
+def _figure_groups(runs: Sequence[Run], evidence: Evidence | None, notes: list[str]) -> list[FigureGroup]:
+    return [
+        FigureGroup("training", "Training", "", curves.training_plots(runs, notes)),
+    ]
+
+
+def _template():  # type: ignore[no-untyped-def]
+    loader = PackageLoader("dexml.report", "templates")
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
+
+
+def _facts(runs: Sequence[Run], evidence: Evidence | None) -> str:
+    """The size of the data and when the runs ended."""
+    ended = max(run.ended for run in runs).strftime("%-d %B %Y")
+    sizes = ""
+    if evidence is not None:
+        data = evidence.dataset
+        sizes = f"{len(data.trn):,} training texts, {len(data.tst):,} test texts, {data.n_labels:,} labels. "
+    return f"{sizes}Run{'s' * (len(runs) > 1)} of {ended}."
+
+
+def _config_text(run: Run) -> str:
+    return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+
+
+def _commands(runs: Sequence[Run]) -> str:
+    lines = [f"python train.py {run.path / 'config.yaml'} --expname {run.name}-again" for run in runs]
+    return "\n".join([*lines, f"dexml report {' '.join(str(run.path) for run in runs)}"])
+
+
+def _made_with() -> str:
+    """The versions at hand; those of a run are not recorded."""
+    commit = _commit()
+    parts = [f"dexml {__version__}" + (f" (commit {commit})" if commit else "")]
+    parts.append(f"torch {importlib.metadata.version('torch')}")
+    return f"This page was made with {' and '.join(parts)}."
+
+
+def _commit() -> str:
+    """Of the checkout this package is part of; empty for an installed one."""
+    if not (CHECKOUT / ".git").exists():
+        return ""
+    words = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
