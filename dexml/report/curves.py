@@ -1,4 +1,4 @@
-"""Training curves of runs: the loss, and metrics at every evaluation."""
+"""Training curves of runs: the loss, metrics at every evaluation, the pace."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dexml.report.figures import Plot, Series, curve
 from dexml.report.run import Run
 
 METRICS = ("P@1", "R@100")  # drawn beside each run's track_metric
-MOST = 4  # metrics drawn
+MOST = 2  # metrics drawn
 
 
 def training_plots(runs: Sequence[Run], notes: list[str]) -> list[Plot]:
-    """The loss over epochs, and each metric that some run has measured twice."""
+    """The loss, each metric that some run has measured twice, and the pace."""
     plots = [_loss(runs)] if any(run.steps or len(run.evaluations) > 1 for run in runs) else []
     measured = [plot for metric in _metrics(runs)[:MOST] if (plot := _metric(runs, metric)) is not None]
     if not measured:
         notes.append("Metrics were measured once only, at the end: there are no curves of them.")
-    return plots + measured
+    return plots + measured + _pace(runs)
 
 
 def _metrics(runs: Sequence[Run]) -> list[str]:
@@ -27,25 +27,41 @@ def _metrics(runs: Sequence[Run]) -> list[str]:
 
 def _loss(runs: Sequence[Run]) -> Plot:
     lines = [line for run in runs if len((line := _losses(run)).x)]
-    finest = any(run.steps for run in runs)
-    caption = "Loss of single steps, as logged." if finest else "Mean loss since the evaluation before."
+    stepwise = any(run.steps for run in runs)
+    caption = "Loss of single steps, as logged." if stepwise else "Mean loss since the evaluation before."
+    if len({str(run.config.get("loss_criterion")) for run in runs}) > 1:
+        caption += " The runs have different losses: compare shapes, not heights."
     return curve("loss", "Training loss", caption, lines, x_label="epochs", y_label="loss")
 
 
 def _losses(run: Run) -> Series:
     """The logged steps, without any the means between evaluations."""
-    per_epoch = steps_per_epoch(run)
-    if run.steps and per_epoch:
-        return Series(run.letter, [s.number / per_epoch for s in run.steps], [s.loss for s in run.steps])
+    if run.steps:
+        return _over_epochs(run, {step.number: step.loss for step in run.steps})
     known = [entry for entry in run.evaluations if "loss" in entry]
     return Series(run.letter, [entry["epoch"] for entry in known], [entry["loss"] for entry in known])
 
 
-def steps_per_epoch(run: Run) -> float | None:
+def _pace(runs: Sequence[Run]) -> list[Plot]:
+    known = [
+        (run, {step.number: step.tokens_per_second for step in run.steps if step.tokens_per_second is not None})
+        for run in runs
+    ]
+    lines = [_over_epochs(run, paces) for run, paces in known if len(paces) > 1]
+    caption = "Tokens that went through the encoder, queries and labels, in single steps as logged."
+    label = "tokens a second"
+    return [curve("pace", "Speed", caption, lines, x_label="epochs", y_label=label, from_zero=True)] if lines else []
+
+
+def _over_epochs(run: Run, values: dict[int, float]) -> Series:
+    per_epoch = _steps_per_epoch(run)
+    return Series(run.letter, [step / per_epoch for step in values], list(values.values()))
+
+
+def _steps_per_epoch(run: Run) -> float:
     if run.evaluations:
         return run.evaluations[-1]["step"] / max(1, run.evaluations[-1]["epoch"])
-    epochs = run.config.get("num_epochs")
-    return run.steps[-1].total / epochs if run.steps and epochs else None
+    return run.steps[-1].total / int(run.config.get("num_epochs", 1))
 
 
 def _metric(runs: Sequence[Run], metric: str) -> Plot | None:
@@ -58,4 +74,12 @@ def _metric(runs: Sequence[Run], metric: str) -> Plot | None:
         return None
     words = {"val": "held-out training points", "tst": "test points"}
     where = " or ".join(words.get(split, split) for split in splits)
-    return curve(f"curve-{metric}", f"{metric} in training", f"On {where}.", lines, x_label="epochs", y_label="percent")
+    return curve(
+        f"curve-{metric}",
+        f"{metric} in training",
+        f"On {where}.",
+        lines,
+        x_label="epochs",
+        y_label="percent",
+        percent=True,
+    )

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from dexml.data.dataset import DataError, Dataset
+from dexml.evaluation.intervals import PointSums, point_sums
+from dexml.evaluation.metrics import metric_columns
+from dexml.evaluation.propensity import inverse_propensity, propensity_constants
 from dexml.evaluation.topk import Csr, Ids, Mask, Scores, blocks, canonical, contains
 from dexml.index.search import rank_topk
 from dexml.report.run import Run
 
 SCORES = "tst_score_mat.npz"
+KS = (1, 3, 5)
 _BLOCK = 8192  # points at a time
 
 
@@ -35,11 +39,12 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Test points with their truth [N, L], and by letter the lists of each run that has kept them."""
+    """Test points with their truth [N, L]; by letter of each run with scores: lists, metrics a point."""
 
     dataset: Dataset
     truth: Csr
     ranked: dict[str, Ranked]
+    sums: dict[str, PointSums]
 
     @property
     def true_n(self) -> NDArray[np.int64]:
@@ -73,7 +78,23 @@ def gather(runs: Sequence[Run], notes: list[str]) -> Evidence | None:
     truth = canonical(dataset.tst.relevance)
     found = {run.letter: _ranked_or_note(run, truth, notes) for run in runs}
     ranked = {letter: lists for letter, lists in found.items() if lists is not None}
-    return Evidence(dataset, truth, ranked) if ranked else None
+    if not ranked:
+        return None
+    weights = _weights(runs[0], dataset)
+    return Evidence(dataset, truth, ranked, {letter: _sums(lists, truth, weights) for letter, lists in ranked.items()})
+
+
+def _weights(run: Run, dataset: Dataset) -> NDArray[np.float64]:
+    """[L] inverse propensities, with the constants the run was measured with."""
+    counts = np.bincount(dataset.trn.relevance.indices, minlength=dataset.n_labels)
+    A, B, _ = propensity_constants(dataset.name, run.metrics.get("A"), run.metrics.get("B"))
+    return inverse_propensity(counts, len(dataset.trn), A, B)
+
+
+def _sums(lists: Ranked, truth: Csr, weights: NDArray[np.float64]) -> PointSums:
+    ks = [k for k in KS if k <= lists.ids.shape[1]]
+    sums = point_sums(lists.ids, truth, ks, weights)
+    return sums.only(metric_columns(sums.values()))
 
 
 def _ranked_or_note(run: Run, truth: Csr, notes: list[str]) -> Ranked | None:
@@ -117,12 +138,3 @@ def hits_of(truth: Csr, ids: Ids) -> Mask:
     """[N, K]: is the label true?"""
     parts = [contains(truth, rows, ids[rows]) for rows in blocks(len(ids), _BLOCK)]
     return np.concatenate(parts) if parts else np.zeros(ids.shape, bool)
-
-
-def upper_bound(metric: str, true_n: NDArray[np.int64]) -> float | None:
-    """The most that P@k or R@k can be, in percent, with true_n [N] labels a point; None for metrics that reach 100."""
-    kind, _, depth = metric.partition("@")
-    if kind not in ("P", "R") or not depth.isdigit() or not len(true_n):
-        return None
-    reachable = np.minimum(true_n, int(depth))
-    return 100 * float((reachable / (int(depth) if kind == "P" else np.maximum(true_n, 1))).mean())

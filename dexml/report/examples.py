@@ -13,6 +13,7 @@ from dexml.report.evidence import Evidence, Ranked
 from dexml.report.run import Run
 
 SHOWN = 4  # examples a kind
+SEARCHED = 500  # candidates looked at for a kind
 PLACES = 5  # predictions an example
 NAMES = 8  # true labels an example
 TEXT, LABEL = 320, 90  # characters kept
@@ -73,21 +74,30 @@ def _choices(evidence: Evidence) -> Iterator[tuple[str, str, NDArray[np.int64]]]
     found_RN = np.stack([lists.hits[labelled, :places].sum(1) for lists in evidence.ranked.values()])
     share_RN = found_RN / np.minimum(true_n[labelled], places)
     mean_N, sure_N = share_RN.mean(0), _confidence(list(evidence.ranked.values()))[labelled]
-    best = np.lexsort((labelled, -sure_N, -np.minimum(true_n[labelled], places), -mean_N))
-    worst = np.lexsort((labelled, -sure_N, mean_N))
+    best = labelled[np.lexsort((labelled, -sure_N, -np.minimum(true_n[labelled], places), -mean_N))]
+    worst = labelled[np.lexsort((labelled, -sure_N, mean_N))]
     if len(share_RN) > 1:
         apart = share_RN.max(0) - share_RN.min(0)
-        most = np.lexsort((labelled, -true_n[labelled], -apart))[:SHOWN]
+        most = np.lexsort((labelled, -true_n[labelled], -apart))
         rule = f"Texts where one run finds many more of the true labels in its first {places} places than another."
-        yield "Where the runs differ most", rule, labelled[most[apart[most] > 0]]
-    yield "Worst", f"Least of the true labels in the first {places} places; the surest first.", labelled[worst[:SHOWN]]
+        yield "Where the runs differ most", rule, _unlike(labelled[most[apart[most] > 0]], evidence)
+    yield "Worst", f"Least of the true labels in the first {places} places; the surest first.", _unlike(worst, evidence)
     yield (
         "Best",
         f"Most of the true labels in the first {places} places; those with many labels first.",
-        labelled[best[:SHOWN]],
+        _unlike(best, evidence),
     )
     drawn = np.random.default_rng(0).permutation(labelled)[:SHOWN]
     yield "Drawn at random", "The everyday case; drawn with seed 0.", np.sort(drawn)
+
+
+def _unlike(rows: NDArray[np.int64], evidence: Evidence) -> NDArray[np.int64]:
+    """The first rows whose sets of true labels differ: near copies of a text teach nothing new."""
+    truth = evidence.truth
+    seen: dict[bytes, int] = {}
+    for row in rows[:SEARCHED].tolist():
+        seen.setdefault(truth.indices[truth.indptr[row] : truth.indptr[row + 1]].tobytes(), row)
+    return np.array(list(seen.values())[:SHOWN], np.int64)
 
 
 def _confidence(ranked: Sequence[Ranked]) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from dexml.report.run import LETTERS
 COLOURS = {"ink": "#1a2129", "muted": "#55606c", "line": "#d9dee4", "paper": "#ffffff"}
 COLOURS |= {"A": "#0b66a0", "B": "#bf4a10", "C": "#6f4a9e", "D": "#00755a", "E": "#a0306c", "F": "#7a6200"}
 MARKERS = dict(zip(LETTERS, "osD^vP", strict=True))
-STYLE = {
+STYLE: Any = {
     **{"font.size": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "svg.fonttype": "none"},
     **{"text.color": COLOURS["ink"], "axes.labelcolor": COLOURS["muted"], "axes.edgecolor": COLOURS["line"]},
     **{"xtick.labelcolor": COLOURS["muted"], "ytick.labelcolor": COLOURS["muted"], "text.parse_math": False},
@@ -69,12 +69,12 @@ def curve(
     *,
     x_label: str,
     y_label: str,
-    marks: Sequence[Series] = (),
     bound: Series | None = None,
     log_x: bool = False,
     from_zero: bool = False,
+    percent: bool = False,
 ) -> Plot:
-    """Lines over a number; `marks` are single points on them, `bound` a dashed line that nothing can exceed."""
+    """Lines over a number; `bound` is a dashed line that nothing can exceed."""
     with _axes() as (figure, axes):
         if log_x:
             axes.set_xscale("log")
@@ -88,11 +88,9 @@ def curve(
             axes.plot(
                 one.x, one.y, color=COLOURS[one.letter], lw=1.8, marker=MARKERS[one.letter] if few else "", ms=4.5
             )
-        for one in marks:
-            axes.plot(one.x, one.y, color=COLOURS[one.letter], lw=0, marker=MARKERS[one.letter], ms=5)
+        _label(axes, x_label, y_label, from_zero, percent)
         if len(series) > 1:
             _letters(axes, series)
-        _label(axes, x_label, y_label, from_zero)
         return _drawn(figure, name, title, caption, _in_words(title, series))
 
 
@@ -116,12 +114,12 @@ def groups(
         if bound is not None:
             at = np.arange(len(names))
             axes.hlines(bound, at - 0.38, at + 0.38, color=COLOURS["muted"], lw=1.1, ls=(0, (3, 2)))
-        if len(series) > 1:
-            _letters(axes, series)
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.tick_params(axis="x", length=0)
-        _label(axes, x_label, y_label, from_zero=True)
+        _label(axes, x_label, y_label, from_zero=True, percent=True)
+        if len(series) > 1:
+            _letters(axes, series)
         return _drawn(figure, name, title, caption, _in_words(title, series, names))
 
 
@@ -163,12 +161,14 @@ def _note(axes: Axes, line: Series, words: str) -> None:
     )  # fmt: skip
 
 
-def _label(axes: Axes, x_label: str, y_label: str, from_zero: bool) -> None:
+def _label(axes: Axes, x_label: str, y_label: str, from_zero: bool, percent: bool) -> None:
     axes.set_xlabel(x_label, labelpad=5)
     axes.set_title(y_label, loc="left", fontsize=9, color=COLOURS["muted"], pad=7)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if from_zero:
         axes.set_ylim(bottom=0)
+    if percent:
+        axes.set_ylim(top=min(axes.get_ylim()[1], 101))
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def build_page(runs: Sequence[Run]) -> Page:
     notes: list[str] = []
     evidence = gather(runs, notes)
     groups = [group for group in _figure_groups(runs, evidence, notes) if group.plots]
-    lines = results.metric_lines(runs, evidence)
+    lines = results.metric_lines(runs, evidence, notes)
+    compared = any(any(line.gaps) for line in lines)
     kinds = examples.pick(runs, evidence) if evidence else []
     costs = tables.costs(runs)
     sections = [("metrics", "Metrics"), *((group.id, group.title) for group in groups)]
@@ -50,8 +51,8 @@ def build_page(runs: Sequence[Run]) -> Page:
         **{"runs": runs, "many": len(runs) > 1, "dataset": runs[0].dataset, "version": __version__},
         **{"made": datetime.now(), "colours": COLOURS, "sections": sections, "notes": notes},
         **{"title": f"{runs[0].dataset}: {', '.join(run.name for run in runs)}", "facts": _facts(runs, evidence)},
-        **{"verdict": results.verdict(lines, None), "lines": lines, "metrics_caption": ""},
-        **{"compared": any(any(line.gaps) for line in lines), "bounded": any(line.bound for line in lines)},
+        **{"verdict": results.verdict(lines, runs[0].metrics.get("n_docs")), "lines": lines, "compared": compared},
+        **{"metrics_caption": results.caption(lines, compared), "bounded": any(line.bound for line in lines)},
         **{"figure_groups": groups, "kinds": kinds, "costs": costs, "differences": tables.differences(runs)},
         **{"config_text": _config_text, "commands": _commands(runs), "made_with": _made_with()},
     )
