@@ -59,14 +59,14 @@ def point_sums(
     inv_propensity: npt.ArrayLike | None = None,
     recall_ks: Sequence[int] | None = None,
     mrr_k: int | None = None,
-    filters: Csr | None = None,
     extras: Collection[str] = (),
 ) -> PointSums:
     """Both sides of every metric point by point; the arguments are those of `compute_metrics`.
 
-    Points without labels count as 0. 16 bytes a point and metric.
+    Lists are taken as they are: filter them first (`apply_filters`). Points without labels count as 0. The arrays hold
+    16 bytes a point and metric.
     """
-    inputs = Inputs.of(topk_ids, relevance_csr, ks, inv_propensity, filters, recall_ks, mrr_k, extras)
+    inputs = Inputs.of(topk_ids, relevance_csr, ks, inv_propensity, recall_ks=recall_ks, mrr_k=mrr_k, extras=extras)
     counted = inputs.counted()
     names: tuple[str, ...] = ()
     above: list[Floats] = []
@@ -154,7 +154,7 @@ def _signs(points: int, resamples: int, seed: int) -> Iterator[Floats]:
     """[r, N] of 1 and -1."""
 
     def draw(rng: np.random.Generator, r: int) -> Floats:
-        return rng.integers(2, size=(r, points), dtype=np.int8) * 2.0 - 1.0
+        return 2.0 * rng.integers(2, size=(r, points), dtype=np.int8).astype(np.float64) - 1.0
 
     return _in_parts(draw, points, resamples, seed)
 
@@ -166,9 +166,9 @@ def _in_parts(
     return (draw(rng, min(size, resamples - start)) for start in range(0, resamples, size))
 
 
-def _central(drawn_RM: Floats, level: float) -> tuple[Floats, Floats]:
-    low, high = np.asarray(np.quantile(drawn_RM, [(1 - level) / 2, (1 + level) / 2], axis=0), dtype=np.float64)
-    return low, high
+def _central(drawn_RM: Floats, level: float) -> Floats:
+    """[2, M]: lower and upper ends of the central `level`."""
+    return np.asarray(np.quantile(drawn_RM, [(1 - level) / 2, (1 + level) / 2], axis=0), dtype=np.float64)
 
 
 def _check(resamples: int, level: float) -> None:

@@ -81,11 +81,9 @@ def compute_metrics(
     return {name: percent(total, below.get(name, counted)) for name, total in above.items()}
 
 
-def coverage(
-    topk_ids: npt.ArrayLike, relevance_csr: Csr, ks: Sequence[int] = (1, 3, 5), filters: Csr | None = None
-) -> dict[str, float]:
+def coverage(topk_ids: npt.ArrayLike, relevance_csr: Csr, ks: Sequence[int] = (1, 3, 5)) -> dict[str, float]:
     """Coverage@k in percent: of the labels that are true for some point, those found in the first k of one of these."""
-    inputs = Inputs.of(topk_ids, relevance_csr, ks, None, filters, (), max(ks))
+    inputs = Inputs.of(topk_ids, relevance_csr, ks, recall_ks=(), mrr_k=max(ks))
     places = np.full(inputs.truth.shape[1], inputs.depth)  # the best place of each label
     for _, hits in inputs.hits():
         np.minimum.at(places, hits.label, hits.place)
