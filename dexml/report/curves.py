@@ -74,12 +74,5 @@ def _metric(runs: Sequence[Run], metric: str) -> Plot | None:
         return None
     words = {"val": "held-out training points", "tst": "test points"}
     where = " or ".join(words.get(split, split) for split in splits)
-    return curve(
-        f"curve-{metric}",
-        f"{metric} in training",
-        f"On {where}.",
-        lines,
-        x_label="epochs",
-        y_label="percent",
-        percent=True,
-    )
+    name, title = f"curve-{metric.replace('@', '-')}", f"{metric} in training"
+    return curve(name, title, f"On {where}.", lines, x_label="epochs", y_label="percent", percent=True)

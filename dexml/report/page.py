@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader
 from dexml import __version__
 from dexml.config import CHECKOUT
 from dexml.report import curves, examples, results, tables
+from dexml.report.breakdowns import breakdown_plots
 from dexml.report.evidence import Evidence, gather
 from dexml.report.figures import COLOURS, Plot
 from dexml.report.run import Run
@@ -62,6 +63,9 @@ def build_page(runs: Sequence[Run]) -> Page:
 def _figure_groups(runs: Sequence[Run], evidence: Evidence | None, notes: list[str]) -> list[FigureGroup]:
     return [
         FigureGroup("training", "Training", "", curves.training_plots(runs, notes)),
+        FigureGroup(
+            "breakdown", "Where it is good, where it is not", "", breakdown_plots(evidence) if evidence else []
+        ),
     ]
 
 
