@@ -1,40 +1,35 @@
-"""LabelIndex: label embeddings with stable label ids, searched exactly by inner product, kept in a folder.
-
-A folder holds `index.json` (what the index is) and the FAISS file that it names. index.json is replaced last, in one
-step, so a save killed at any moment leaves the index that was there before.
-"""
+"""LabelIndex: label embeddings with stable label ids, searched by inner product, kept in a folder."""
 
 import hashlib
-import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from dexml.index.search import Ids, Scores, as_embeddings, search_flat
+from dexml.index.folder import MANIFEST, check_meta, read_folder, write_folder
+from dexml.index.kinds import KINDS, Parameters, check_kind, settle
+from dexml.index.rows import LabelIndexError
+from dexml.index.search import Find, Ids, Scores, Source, as_embeddings, search_blocks
 
-KINDS = ("flat",)
-_FORMAT = "dexml-label-index"
-_VERSION = 1
-_MANIFEST = "index.json"
-_DATA_NAME = re.compile(r"vectors-(\d+)\.faiss")
-
-
-class LabelIndexError(ValueError):
-    """An index that cannot be built, changed or loaded as asked."""
+_GPU_PLACES = 2048  # the most labels that FAISS finds on a GPU
 
 
 class LabelIndex:
-    """Label embeddings [count, width] under ids >= 0 that stay the same when others are added or removed."""
+    """Label embeddings [count, width] under ids >= 0 that stay the same when others are added or removed.
+
+    `kind` is flat (exact), fp16, sq8, pq, ivf, ivfpq or hnsw: see docs/index.md.
+    """
 
     def __init__(self, faiss_index: Any, kind: str, meta: Mapping[str, Any]) -> None:
-        """Used by `build` and `load`: takes an inner-product IndexIDMap2."""
+        """Used by `build` and `load`: takes a FAISS index as `KINDS[kind].make` gives it."""
         self._index = faiss_index
-        self._sorted_ids = np.sort(_ids_of(faiss_index))
+        self._kind = KINDS[kind]
+        self._sorted_ids = np.sort(self._kind.ids(faiss_index))
+        self._gpu: Any = None
+        self._wants_gpu = False
         self.kind = kind
         self.meta = dict(meta)
 
@@ -45,19 +40,50 @@ class LabelIndex:
         ids: npt.ArrayLike | None = None,
         kind: str = "flat",
         meta: Mapping[str, Any] | None = None,
+        **parameters: Unpack[Parameters],
     ) -> "LabelIndex":
-        """Index embeddings [S, D]; ids [S] default to 0..S-1; `meta` is any JSON, such as the encoder's fingerprint."""
-        import faiss
+        """Index embeddings [S, D]; ids [S] default to 0..S-1; the order of the labels does not matter.
 
-        _check_kind(kind, "asked for")
-        _check_meta(meta or {})
+        Args:
+            meta: any JSON, such as the encoder's fingerprint; saved with the index.
+            parameters: of the kind, see `Parameters`; defaults follow S and D.
+        Raises:
+            LabelIndexError: unknown kind or parameter, too few labels for what the kind learns, unusable ids or meta.
+        """
+        check_kind(kind, "asked for")
+        check_meta(meta or {})
         label_SD = as_embeddings(embeddings, "embeddings")
-        index = cls(faiss.IndexIDMap2(faiss.IndexFlatIP(label_SD.shape[1])), kind, meta or {})
-        index.add(label_SD, np.arange(len(label_SD)) if ids is None else ids)
+        label_ids = _as_ids(np.arange(len(label_SD)) if ids is None else ids, len(label_SD))
+        if (np.diff(label_ids) < 0).any():
+            order = np.argsort(label_ids)
+            label_SD, label_ids = label_SD[order], label_ids[order]
+        settled = settle(kind, label_SD, parameters)
+        faiss_index = KINDS[kind].make(label_SD.shape[1], settled)
+        if not faiss_index.is_trained:
+            KINDS[kind].train(faiss_index, label_SD)
+        index = cls(faiss_index, kind, meta or {})
+        index.add(label_SD, label_ids)
         return index
 
+    @classmethod
+    def from_shards(
+        cls,
+        shards: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]],
+        kind: str = "flat",
+        meta: Mapping[str, Any] | None = None,
+        **parameters: Unpack[Parameters],
+    ) -> "LabelIndex":
+        """As `build`, from (ids [S_i], embeddings [S_i, D]) of every shard in any order: the same index for any
+        sharding. Holds all embeddings at once."""
+        parts = [(_as_ids(ids, len(np.asarray(rows))), as_embeddings(rows, "embeddings")) for ids, rows in shards]
+        widths = {rows.shape[1] for _, rows in parts}
+        if len(widths) != 1:
+            raise LabelIndexError(f"the shards have widths {sorted(widths)}: one width, and at least one shard")
+        ids, rows = (np.concatenate(side) for side in zip(*parts, strict=True))
+        return cls.build(rows, ids, kind, meta, **parameters)
+
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return len(self._sorted_ids)
 
     @property
     def width(self) -> int:
@@ -69,9 +95,28 @@ class LabelIndex:
         """The label ids held, ascending, int64 [count]."""
         return self._sorted_ids.copy()
 
-    def search(self, queries: npt.ArrayLike, k: int) -> tuple[Ids, Scores]:
-        """Exact best k of queries [N, D]: ids int64, scores float32 [N, k]; ties by smaller id, -1 / -inf pads."""
-        return search_flat(self._index, queries, k)
+    @property
+    def parameters(self) -> dict[str, int]:
+        """The parameters of the kind."""
+        return self._kind.read(self._index) or {}
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the vectors are kept as they were given (flat, ivf, hnsw)."""
+        return self._kind.lossless
+
+    def vectors(self) -> Scores:
+        """The embeddings [count, D] in the order of `ids`, as the index keeps them."""
+        return self._kind.vectors(self._index, self._sorted_ids)
+
+    def search(self, queries: npt.ArrayLike, k: int, block: int = 1024) -> tuple[Ids, Scores]:
+        """Best k of queries [N, D], `block` queries at a time: ids int64, scores float32 [N, k].
+
+        Ties by smaller id, -1 / -inf pads. Exact for the flat kind; fp16, sq8 and pq rank all labels by rounded
+        vectors; ivf, ivfpq and hnsw see some of the labels and may find fewer than k.
+        """
+        source = Source(self._finder(), len(self), self.width, self._kind.exhaustive)
+        return search_blocks(source, queries, k, block)
 
     def add(self, embeddings: npt.ArrayLike, ids: npt.ArrayLike) -> None:
         """Add embeddings [M, D] under new ids [M]; LabelIndexError for a negative, repeated or known id."""
@@ -82,8 +127,10 @@ class LabelIndex:
         held = new_ids[np.isin(new_ids, self._sorted_ids)]
         if len(held):
             raise LabelIndexError(f"{len(held)} ids are in the index already ({_some(held)}): remove them first")
+        self._kind.accept(self._index, label_MD)
         self._index.add_with_ids(label_MD, new_ids)
         self._sorted_ids = np.sort(np.concatenate([self._sorted_ids, new_ids]))
+        self._gpu = None
 
     def remove(self, ids: npt.ArrayLike) -> None:
         """Remove the labels `ids` [M]; the others keep their ids. LabelIndexError for a repeated or unknown id."""
@@ -91,50 +138,66 @@ class LabelIndex:
         unknown = gone[~np.isin(gone, self._sorted_ids)]
         if len(unknown):
             raise LabelIndexError(f"{len(unknown)} ids are not in the index ({_some(unknown)}): nothing was removed")
-        self._index.remove_ids(gone)
+        self._index = self._kind.remove(self._index, gone)
         self._sorted_ids = np.setdiff1d(self._sorted_ids, gone, assume_unique=True)
+        self._gpu = None
+
+    @property
+    def knob(self) -> str:
+        """The parameter that buys recall for time: nprobe, efSearch, or '' where there is none."""
+        return self._kind.knob
+
+    def knob_range(self, k: int) -> tuple[int, int]:
+        """Its least and largest useful value for k labels."""
+        return self._kind.knob_range(self._index, k)
+
+    def set_knob(self, value: int) -> None:
+        """Search with `knob` at `value` from now on; kept by `save`."""
+        self._kind.set_knob(self._index, value)
+        self._gpu = None
+
+    def to_gpu(self) -> bool:
+        """Search on all GPUs from now on, if FAISS sees any and the kind is flat or ivf; returns whether it does.
+
+        The index itself stays on the CPU, where it is changed and saved.
+        """
+        import faiss
+
+        self._wants_gpu = self._kind.on_gpu and hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
+        return self._wants_gpu
+
+    def _finder(self) -> Find:
+        import faiss
+
+        on_cpu = self._kind.finder(self._index, len(self))
+        if not self._wants_gpu:
+            return on_cpu
+        if self._gpu is None:
+            self._gpu = faiss.index_cpu_to_all_gpus(self._index)
+        on_gpu = self._gpu.search
+        return lambda query_ND, fetch: (on_gpu if fetch <= _GPU_PLACES else on_cpu)(query_ND, fetch)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write into `folder`, replacing an index that is there; it stays loadable at every moment."""
-        import faiss
-
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        _check_meta(self.meta)
-        previous = {int(name[1]): path for path in target.iterdir() if (name := _DATA_NAME.fullmatch(path.name))}
-        data = target / f"vectors-{max(previous, default=0) + 1:06d}.faiss"
-        partial = data.with_suffix(".tmp")
-        faiss.write_index(self._index, str(partial))
-        partial.replace(data)
-        manifest = {**self._facts(), "file": data.name, "bytes": data.stat().st_size, "meta": self.meta}
-        _write_json(target / _MANIFEST, manifest)
-        for stale in previous.values():
-            stale.unlink(missing_ok=True)
+        write_folder(Path(folder), self._index, self._facts(), self.meta)
 
     def _facts(self) -> dict[str, Any]:
-        checksum = hashlib.sha256(_ids_of(self._index).astype("<i8").tobytes()).hexdigest()
-        facts = {"format": _FORMAT, "version": _VERSION, "kind": self.kind, "metric": "inner_product"}
+        checksum = hashlib.sha256(self._kind.ids(self._index).astype("<i8").tobytes()).hexdigest()
+        facts = {"kind": self.kind, "metric": "inner_product", "parameters": self.parameters}
         return {**facts, "width": self.width, "count": len(self), "ids_sha256": checksum}
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> "LabelIndex":
         """Read what `save` wrote; LabelIndexError for a missing, foreign, cut or contradicting file."""
-        source = Path(folder)
-        manifest = _read_manifest(source / _MANIFEST)
-        index = cls(_read_faiss(source / manifest["file"], manifest["bytes"]), manifest["kind"], manifest["meta"])
+        faiss_index, manifest = read_folder(Path(folder))
+        index = cls(faiss_index, manifest["kind"], manifest["meta"])
         for key, value in index._facts().items():
-            if manifest.get(key) != value:
+            if manifest.get(key, {} if manifest["version"] == 1 else None) != value:
                 raise LabelIndexError(
-                    f"{source / manifest['file']}: {key} is {value!r}, {_MANIFEST} says {manifest.get(key)!r}: "
+                    f"{Path(folder) / manifest['file']}: {key} is {value!r}, {MANIFEST} says {manifest.get(key)!r}: "
                     "the two files do not belong together, build the index again"
                 )
         return index
-
-
-def _ids_of(faiss_index: Any) -> Ids:
-    import faiss
-
-    return np.asarray(faiss.vector_to_array(faiss_index.id_map), dtype=np.int64)
 
 
 def _as_ids(ids: npt.ArrayLike, count: int) -> Ids:
@@ -152,59 +215,3 @@ def _as_ids(ids: npt.ArrayLike, count: int) -> Ids:
 
 def _some(ids: Ids) -> str:
     return ", ".join(map(str, ids[:5].tolist())) + (", ..." if len(ids) > 5 else "")
-
-
-def _check_kind(kind: Any, source: str) -> None:
-    if kind not in KINDS:
-        raise LabelIndexError(f"index kind {kind!r} {source}; available: {', '.join(KINDS)}")
-
-
-def _check_meta(meta: Mapping[str, Any]) -> None:
-    try:
-        same = json.loads(json.dumps(dict(meta))) == dict(meta)
-    except (TypeError, ValueError) as error:
-        raise LabelIndexError(f"meta must be JSON: {error}") from error
-    if not same:
-        raise LabelIndexError("meta would not come back the same from JSON: use text keys, lists for tuples, no NaN")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".json.tmp")
-    partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LabelIndexError(f"{path} is missing: is this a label index folder?") from error
-    except ValueError as error:
-        raise LabelIndexError(f"{path} is not JSON ({error}): build the index again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise LabelIndexError(f"{path} does not describe a label index (format is not {_FORMAT!r})")
-    if manifest.get("version") != _VERSION:
-        raise LabelIndexError(f"{path}: version {manifest.get('version')!r}, this dexml reads {_VERSION}")
-    _check_kind(manifest.get("kind"), f"in {path}")
-    name, size, meta = manifest.get("file"), manifest.get("bytes"), manifest.get("meta")
-    if not isinstance(name, str) or Path(name).name != name or not isinstance(size, int) or not isinstance(meta, dict):
-        raise LabelIndexError(f"{path}: 'file' (a plain name), 'bytes' (a number) or 'meta' (an object) is missing")
-    return manifest
-
-
-def _read_faiss(path: Path, size: int) -> Any:
-    import faiss
-
-    if not path.is_file():
-        raise LabelIndexError(f"{path} is missing: {_MANIFEST} names it, copy the whole folder")
-    if path.stat().st_size != size:
-        raise LabelIndexError(f"{path} has {path.stat().st_size} bytes, {_MANIFEST} says {size}: was a copy cut short?")
-    try:
-        index = faiss.read_index(str(path))
-    except (RuntimeError, MemoryError) as error:
-        raise LabelIndexError(f"{path} is not a FAISS index that can be read: build it again") from error
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise LabelIndexError(f"{path} was built for L2, scores here are inner products: build it again")
-    if not isinstance(index, faiss.IndexIDMap2) or not isinstance(faiss.downcast_index(index.index), faiss.IndexFlat):
-        raise LabelIndexError(f"{path} is a {type(index).__name__}, not a flat index with label ids: build it again")
-    return index

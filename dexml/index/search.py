@@ -1,7 +1,8 @@
-"""Exact inner-product search, ranked by (score descending, label id ascending), so that every run gives the same lists.
+"""Inner-product search, ranked by (score descending, label id ascending), so that every run gives the same lists.
 
 FAISS picks any of several equal scores at the cut. We fetch a few more than asked; where the tie runs past even those,
-the row is searched again for many more.
+the row is searched again for many more. This holds for what a search looks at: everything, or the candidates of an
+approximate index.
 
 Scores are those of FAISS: equal vectors score equally wherever they stand; the last bit of a score may change with the
 number of queries in a block, as in any BLAS.
@@ -9,18 +10,34 @@ number of queries in a block, as in any BLAS.
 Legend: N queries, S labels, D width, K or k places.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
+Find = Callable[[Scores, int], tuple[Scores, Ids]]
+"""FAISS's search: queries [N, D] and a number of places K to scores and ids [N, K], id -1 where nothing was found"""
 
+LARGEST = 1e15
+"""the largest value that approximate kinds take: products of two cannot overflow float32"""
 _OVERFETCH = 16
 _WIDEN = 8
+_OVERFLOW = "inner products overflow float32: normalise the embeddings"
 _WIDE_CELLS = 1 << 22  # most candidates held at once while ties are settled: 50 MB
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is searched: `count` labels of `width` dimensions."""
+
+    find: Find
+    count: int
+    width: int
+    exhaustive: bool = True
+    """whether `find` looks at every label, so that none can be missing"""
 
 
 class SearchInputError(ValueError):
@@ -93,37 +110,42 @@ class FlatSearcher:
 
     def search(self, queries: npt.ArrayLike, k: int, block: int = 1024) -> tuple[Ids, Scores]:
         """As `exact_topk`, `block` queries at a time."""
-        return search_flat(self._index, queries, k, block)
+        return search_blocks(Source(self._index.search, self._index.ntotal, self._index.d), queries, k, block)
 
 
-def search_flat(index: Any, queries: npt.ArrayLike, k: int, block: int = 1024) -> tuple[Ids, Scores]:
-    """As `exact_topk` in a flat inner-product FAISS index; inside an IndexIDMap2, ids and ties are the mapped ones."""
+def search_blocks(source: Source, queries: npt.ArrayLike, k: int, block: int = 1024) -> tuple[Ids, Scores]:
+    """As `exact_topk` among what `source` finds, by the ids that it gives."""
     check_k(k)
     if block < 1:
         raise SearchInputError(f"block={block}: search at least one query at a time")
     query_ND = as_embeddings(queries, "queries")
-    if query_ND.shape[1] != index.d:
-        raise SearchInputError(f"queries have width {query_ND.shape[1]}, labels {index.d}: encode both with one model")
+    if query_ND.shape[1] != source.width:
+        raise SearchInputError(
+            f"queries have width {query_ND.shape[1]}, labels {source.width}: encode both with one model"
+        )
+    if not source.exhaustive and query_ND.size and np.abs(query_ND).max() > LARGEST:
+        raise SearchInputError(_OVERFLOW)
     ids_Nk = np.full((len(query_ND), k), -1, dtype=np.int64)
     scores_Nk = np.full((len(query_ND), k), -np.inf, dtype=np.float32)
-    width = min(k, index.ntotal)
+    width = min(k, source.count)
     for rows in _blocks(len(query_ND), block) if width else ():
-        ids_Nk[rows, :width], scores_Nk[rows, :width] = _search_block(index, query_ND[rows], width, width + _OVERFETCH)
+        ids_Nk[rows, :width], scores_Nk[rows, :width] = _search_block(source, query_ND[rows], width, width + _OVERFETCH)
     return ids_Nk, scores_Nk
 
 
-def _search_block(index: Any, query_ND: Scores, k: int, fetch: int) -> tuple[Ids, Scores]:
+def _search_block(source: Source, query_ND: Scores, k: int, fetch: int) -> tuple[Ids, Scores]:
     """Best k of `fetch` candidates; rows whose k-th score still stands at the end are searched again, wider."""
-    fetch = min(fetch, index.ntotal)
-    found_scores, found_ids = index.search(query_ND, fetch)
-    if not np.isfinite(found_scores).all() or (found_ids < 0).any():  # FAISS drops NaN: an id of -1
-        raise SearchInputError("inner products overflow float32: normalise the embeddings")
+    fetch = min(fetch, source.count)
+    found_scores, found_ids = source.find(query_ND, fetch)
+    missing = found_ids < 0
+    if (source.exhaustive and missing.any()) or not np.isfinite(found_scores[~missing]).all():  # FAISS drops NaN
+        raise SearchInputError(_OVERFLOW)
     ids_NF, scores_NF = rank_topk(found_ids, found_scores)
-    if fetch < index.ntotal:
-        undecided = np.flatnonzero(scores_NF[:, k - 1] == scores_NF[:, -1])
+    if fetch < source.count:
+        undecided = np.flatnonzero((scores_NF[:, k - 1] == scores_NF[:, -1]) & (ids_NF[:, -1] >= 0))
         for part in _blocks(len(undecided), max(1, _WIDE_CELLS // (_WIDEN * fetch))):
             rows = undecided[part]
-            ids_NF[rows, :k], scores_NF[rows, :k] = _search_block(index, query_ND[rows], k, _WIDEN * fetch)
+            ids_NF[rows, :k], scores_NF[rows, :k] = _search_block(source, query_ND[rows], k, _WIDEN * fetch)
     return ids_NF[:, :k], scores_NF[:, :k]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dexml.index import LabelIndex, LabelIndexError, SearchInputError, exact_topk
+from dexml.data.files import sha256
+from dexml.index import LabelIndex, LabelIndexError, SearchInputError, exact_topk, folder
 
 
 def vectors(rows: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -26,19 +27,24 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
-def rewrite(folder: Path, **changes: object) -> None:
-    path = folder / "index.json"
+def rewrite(target: Path, **changes: object) -> None:
+    path = target / "index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def data_file(folder: Path) -> Path:
-    (path,) = folder.glob("*.faiss")
+def data_file(target: Path) -> Path:
+    (path,) = target.glob("*.faiss")
     return path
 
 
-def replace_data(folder: Path, index: faiss.Index) -> None:
-    faiss.write_index(index, str(data_file(folder)))
-    rewrite(folder, bytes=data_file(folder).stat().st_size)
+def replace_data(target: Path, index: faiss.Index) -> None:
+    faiss.write_index(index, str(data_file(target)))
+    vouch(target)
+
+
+def vouch(target: Path) -> None:
+    """Let the description fit the data file as it is now."""
+    rewrite(target, bytes=data_file(target).stat().st_size, sha256=sha256(data_file(target)))
 
 
 def test_search_is_the_exact_search() -> None:
@@ -120,10 +126,10 @@ def test_other_faiss_indexes_are_refused(saved: Path) -> None:
     plain = faiss.IndexFlatIP(4)
     plain.add(vectors(20))
     replace_data(saved, plain)
-    with pytest.raises(LabelIndexError, match="IndexFlatIP, not a flat index with label ids"):
+    with pytest.raises(LabelIndexError, match="is IndexFlatIP, not the FAISS index with label ids of kind 'flat'"):
         LabelIndex.load(saved)
     replace_data(saved, faiss.IndexIDMap2(faiss.IndexHNSWFlat(4, 8, faiss.METRIC_INNER_PRODUCT)))
-    with pytest.raises(LabelIndexError, match="not a flat index"):
+    with pytest.raises(LabelIndexError, match="IndexFlatIP in IndexHNSWFlat in IndexIDMap2"):
         LabelIndex.load(saved)
 
 
@@ -132,7 +138,7 @@ def test_a_truncated_file_is_refused(saved: Path, kept: int) -> None:
     data_file(saved).write_bytes(data_file(saved).read_bytes()[:kept])
     with pytest.raises(LabelIndexError, match="cut short"):
         LabelIndex.load(saved)
-    rewrite(saved, bytes=data_file(saved).stat().st_size)
+    vouch(saved)
     with pytest.raises(LabelIndexError, match="not a FAISS index"):
         LabelIndex.load(saved)
 
@@ -144,7 +150,10 @@ def test_a_truncated_file_is_refused(saved: Path, kept: int) -> None:
         ({"width": 5}, "width is 4, index.json says 5"),
         ({"metric": "l2"}, "metric is 'inner_product', index.json says 'l2'"),
         ({"ids_sha256": "0"}, "ids_sha256"),
-        ({"kind": "hnsw"}, "kind 'hnsw' .*available: flat"),
+        ({"kind": "hnsw"}, "not the FAISS index with label ids of kind 'hnsw'"),
+        ({"kind": "tree"}, "kind 'tree' .*available: flat, "),
+        ({"parameters": {"nlist": 3}}, "parameters is {}, index.json says {'nlist': 3}"),
+        ({"sha256": "0"}, "not the file that index.json was written for"),
         ({"format": "other"}, "does not describe a label index"),
         ({"version": 99}, "version 99"),
         ({"file": "../x.faiss"}, "plain name"),
@@ -167,8 +176,38 @@ def test_a_folder_without_or_with_a_broken_description_is_refused(tmp_path: Path
 
 
 def test_other_kinds_list_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"'ivf' .*available: flat"):
-        LabelIndex.build(vectors(2), kind="ivf")
+    with pytest.raises(ValueError, match=r"'tree' .*available: flat, fp16, sq8, pq, ivf, ivfpq, hnsw"):
+        LabelIndex.build(vectors(2), kind="tree")
+
+
+def test_folders_of_version_1_are_read(saved: Path) -> None:
+    new = json.loads((saved / "index.json").read_text())
+    old = {key: value for key, value in new.items() if key not in ("sha256", "parameters")}
+    (saved / "index.json").write_text(json.dumps(old | {"version": 1}))
+    index = LabelIndex.load(saved)
+    assert (len(index), index.kind, index.meta, index.parameters) == (20, "flat", {"model": "abc"}, {})
+    index.save(saved)
+    assert json.loads((saved / "index.json").read_text()) == new | {"file": "vectors-000002.faiss"}
+
+
+def test_a_data_file_of_another_index_with_the_same_ids_is_refused(saved: Path, tmp_path: Path) -> None:
+    LabelIndex.build(vectors(20, seed=1), ids=np.arange(20) * 3).save(tmp_path / "other")
+    data_file(saved).write_bytes(data_file(tmp_path / "other").read_bytes())
+    with pytest.raises(LabelIndexError, match="not the file that"):
+        LabelIndex.load(saved)
+
+
+def test_an_index_that_is_replaced_while_it_is_read_is_read_again(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, saves = folder.sha256, []
+
+    def while_another_saves(path: Path) -> str:
+        if not saves:
+            saves.append(path)
+            LabelIndex.build(vectors(3)).save(saved)
+        return read(path)
+
+    monkeypatch.setattr(folder, "sha256", while_another_saves)
+    assert len(LabelIndex.load(saved)) == 3
 
 
 def test_bad_ids_change_nothing() -> None:
