@@ -64,6 +64,7 @@ def parse(argv: list[str], description: str) -> argparse.Namespace:
 def tokenize_once(tokenizer: str, max_len: str, threads: str, result: str) -> None:
     """The child of our side, in the folder that holds the text."""
     load_tokenizer(tokenizer)  # the libraries are loaded before the clock starts
+    token_path(TEXT, tokenizer, int(max_len)).unlink(missing_ok=True)  # of the round before
     start = time.perf_counter()
     tokenize_file(TEXT, tokenizer, int(max_len), int(threads))
     Path(result).write_text(json.dumps({"seconds": time.perf_counter() - start}), encoding="utf-8")

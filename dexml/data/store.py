@@ -1,49 +1,52 @@
-"""Our token file: ragged ids, memory-mapped, written in one pass."""
+"""Our token file: ragged ids in little more than a byte each, memory-mapped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dexml.data.arrays import Array, array_streams, map_arrays, smallest_type
+from dexml.data.coding import IdCode
 from dexml.data.dat import DatStore
 from dexml.data.files import DataError, atomic_write
+from dexml.data.partial import PartialTokens
 from dexml.data.tokens import Ids, OnlineTokens, TokenInfo, Tokens
 
-__all__ = ["DatStore", "Ids", "OnlineTokens", "TokenInfo", "TokenStore", "TokenWriter", "Tokens"]
+__all__ = ["DatStore", "Ids", "OnlineTokens", "PartialTokens", "TokenInfo", "TokenStore", "Tokens", "write_store"]
 
-MAGIC = b"dexmltok"
+FORMAT = "dexml tokens 2"
 
 
 class TokenStore(Tokens):
-    """Ragged ids in one memory-mapped file: 2 bytes a token (4 when the vocabulary needs them), 8 bytes a row.
-
-    File: ids, zeros up to a multiple of 8, offsets (int64, N + 1), JSON description, its length (int64), magic.
+    """Ragged ids in a memory-mapped safetensors file: `leads`, `extras` and `table` of an `IdCode`, and where each of
+    the N rows begins in the first two: `offsets` and `extra_offsets` [N + 1], 4 bytes a number where they suffice.
     """
 
-    def __init__(self, path: Path, info: TokenInfo, rows: int, tokens: int) -> None:
+    def __init__(self, path: Path, info: TokenInfo, arrays: Mapping[str, Array]) -> None:
         self.path, self.info, self.pad_id = path, info, info.pad_id
-        self._offsets: Ids = np.memmap(path, np.dtype("<i8"), "r", _aligned(tokens * info.dtype.itemsize), (rows + 1,))
-        self._ids = np.memmap(path, info.dtype, "r", 0, (tokens,)) if tokens else np.empty(0, info.dtype)
+        self._leads, self._extras = arrays["leads"], arrays["extras"]
+        self._offsets, self._extra_offsets = arrays["offsets"], arrays["extra_offsets"]
+        self._code = IdCode(arrays["table"], self._extras.itemsize)
 
     @classmethod
     def open(cls, path: str | Path) -> TokenStore:
-        """DataError if the file is missing, cut short or no token file."""
+        """DataError if the file is missing, cut short or no token file of this version."""
         path = Path(path)
         try:
-            info, rows, tokens, size = _read_description(path)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: not a complete token file ({error}): delete it, it will be made again") from None
-        if size != path.stat().st_size:
-            raise DataError(f"{path}: {path.stat().st_size} bytes instead of {size}: delete it, it will be made again")
-        return cls(path, info, rows, tokens)
+            metadata, arrays = map_arrays(path)
+            if metadata["format"] != FORMAT:
+                raise ValueError(f"{metadata['format']} instead of {FORMAT}")
+            return cls(path, TokenInfo(**json.loads(metadata["info"])), arrays)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{path}: damaged or not of this version ({error}): delete it, it will be made again"
+            ) from None
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -58,64 +61,45 @@ class TokenStore(Tokens):
 
     def gather(self, rows: NDArray[np.integer]) -> tuple[Ids, Ids]:
         rows = self._checked(rows)
-        starts = self._offsets[rows]
-        lengths: Ids = np.asarray(self._offsets[rows + 1] - starts)
-        before = np.cumsum(lengths) - lengths  # tokens of earlier rows of the answer
-        where = np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
-        return self._ids[where].astype(np.int64), lengths
+        places, lengths = _places(self._offsets, rows)
+        extra_places, _ = _places(self._extra_offsets, rows)
+        return self._code.decode(self._leads[places], self._extras[extra_places]), lengths
 
     def __reduce__(self) -> tuple[object, tuple[Path]]:
         return TokenStore.open, (self.path,)  # a worker process maps the file itself
 
 
-class TokenWriter:
-    """Writes a TokenStore in one pass, 4 bytes of memory a row; with `open` the file appears only when complete."""
-
-    def __init__(self, file: BinaryIO, info: TokenInfo) -> None:
-        self._file, self._info = file, info
-        self._lengths: list[NDArray[np.int32]] = []
-        self.tokens = 0
-
-    @classmethod
-    @contextmanager
-    def open(cls, path: str | Path, info: TokenInfo) -> Iterator[TokenWriter]:
-        with atomic_write(Path(path)) as file:
-            writer = cls(file, info)
-            yield writer
-            writer._finish()
-
-    def append(self, ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> None:
-        """Adds len(lengths) rows whose ids [sum of lengths] stand one after the other."""
-        if int(lengths.sum()) != len(ids):
-            raise ValueError(f"{len(ids)} ids do not fill rows of {int(lengths.sum())} tokens")
-        self._file.write(ids.astype(self._info.dtype).tobytes())
-        self._lengths.append(lengths.astype(np.int32))
-        self.tokens += len(ids)
-
-    def _finish(self) -> None:
-        size = self.tokens * self._info.dtype.itemsize
-        lengths = np.concatenate([np.empty(0, np.int32), *self._lengths])
-        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8")
-        text = json.dumps({"version": 1, "rows": len(lengths), "tokens": self.tokens, "info": asdict(self._info)})
-        self._file.write(bytes(_aligned(size) - size))
-        self._file.write(offsets.tobytes())
-        self._file.write(text.encode() + np.array([len(text.encode())], "<i8").tobytes() + MAGIC)
+def _places(offsets: Array, rows: Ids) -> tuple[Ids, Ids]:
+    """Where the values of these rows stand, one row after the other, and how many each row has."""
+    begins = offsets[rows].astype(np.int64)
+    lengths = offsets[rows + 1].astype(np.int64) - begins
+    before = np.cumsum(lengths) - lengths  # values of earlier rows of the answer
+    return np.repeat(begins - before, lengths) + np.arange(int(lengths.sum())), lengths
 
 
-def _aligned(size: int) -> int:
-    return -(-size // 8) * 8
-
-
-def _read_description(path: Path) -> tuple[TokenInfo, int, int, int]:
-    """Info, rows, tokens and the size in bytes that the whole file must have."""
-    with path.open("rb") as file:
-        tail = len(MAGIC) + 8
-        file.seek(max(0, path.stat().st_size - tail))
-        ending = file.read()
-        if len(ending) != tail or ending[8:] != MAGIC:
-            raise ValueError("its end is missing")
-        length = int(np.frombuffer(ending, "<i8", 1)[0])
-        file.seek(-tail - length, 2)
-        text = json.loads(file.read(length))
-    info, rows, tokens = TokenInfo(**text["info"]), int(text["rows"]), int(text["tokens"])
-    return info, rows, tokens, _aligned(tokens * info.dtype.itemsize) + 8 * (rows + 1) + length + tail
+def write_store(path: Path, partial: PartialTokens) -> None:
+    """Makes the token file of all rows in `partial`, a batch at a time; it appears only when complete."""
+    code = IdCode.fit(partial.counts)
+    extras = code.extras(partial.counts)
+    shapes = {
+        "leads": (np.dtype("u1"), partial.tokens),
+        "extras": (code.extra_type, extras),
+        "table": (partial.info.dtype, len(code.table)),
+        "offsets": (smallest_type(partial.tokens), partial.rows + 1),
+        "extra_offsets": (smallest_type(extras), partial.rows + 1),
+    }
+    with atomic_write(path) as file:
+        out = array_streams(file, {"format": FORMAT, "info": json.dumps(asdict(partial.info))}, shapes)
+        out["table"].write(code.table)
+        for name in ("offsets", "extra_offsets"):
+            out[name].write(np.zeros(1, np.int64))
+        for ids, lengths in partial.batches():
+            leads, numbers = code.encode(ids)
+            ends = np.cumsum(lengths, dtype=np.int64)
+            extra_ends = np.append(0, np.cumsum(code.has_extra(leads)))[ends]
+            out["offsets"].write(out["leads"].written + ends)
+            out["extra_offsets"].write(out["extras"].written + extra_ends)
+            out["leads"].write(leads)
+            out["extras"].write(numbers)
+        if out["leads"].written != partial.tokens:
+            raise DataError(f"{path}: another process has written into its unfinished file: run this again")

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from dexml.data.files import DataError
-from dexml.data.store import DatStore, Ids, OnlineTokens, TokenInfo, Tokens, TokenStore, TokenWriter
+from dexml.data.store import DatStore, Ids, OnlineTokens, PartialTokens, TokenInfo, Tokens, TokenStore, write_store
 from dexml.data.textfile import Lines
 from dexml.data.tokenizer import RowTokenizer, load_tokenizer
 from dexml.machine import cores
@@ -36,12 +35,12 @@ def token_path(text_path: str | Path, tokenizer_name: str, max_len: int, suffix:
 
 
 def tokenize_file(text_path: str | Path, tokenizer_name: str, max_len: int, num_workers: int = 0) -> Path:
-    """Writes the token file beside the text and returns its path; `num_workers` threads, 0 = all cores.
+    """The path of the token file beside the text, made unless it fits already; `num_workers` threads, 0 = all cores.
 
-    Memory is bounded by a few batches a thread, whatever the size of the text.
+    Memory is bounded by a few batches a thread, whatever the size of the text. A killed run goes on where it was.
     """
-    lines = Lines(text_path)
-    return _write(lines, RowTokenizer(load_tokenizer(tokenizer_name), max_len), tokenizer_name, num_workers)
+    lines, tokenizer = Lines(text_path), RowTokenizer(load_tokenizer(tokenizer_name), max_len)
+    return _build(lines, tokenizer, token_path(text_path, tokenizer_name, max_len), num_workers)
 
 
 def open_tokens(
@@ -73,8 +72,8 @@ def open_tokens(
         return _checked_dat(theirs, lines, rows, _command(lines.path, tokenizer_name, max_len))
     if not build:
         raise DataError(f"{ours} {reason}: run `{_command(lines.path, tokenizer_name, max_len)}`")
-    log.info("%s %s: tokenising %s", ours, reason, lines.path)
-    return TokenStore.open(_write(lines, rows, tokenizer_name, num_workers))
+    log.log(logging.WARNING if ours.exists() else logging.INFO, "%s %s: tokenising %s", ours, reason, lines.path)
+    return TokenStore.open(_build(lines, rows, ours, num_workers))
 
 
 def _command(text_path: Path, tokenizer_name: str, max_len: int) -> str:
@@ -86,13 +85,11 @@ def _fresh(path: Path, wanted: TokenInfo) -> tuple[TokenStore | None, str]:
     """The store, or None and why it cannot be used."""
     try:
         store = TokenStore.open(path)
-    except DataError as error:
-        log.warning("%s", error)
-        return None, "is damaged"
+    except DataError:
+        return None, "is damaged or of another version"
     if store.info == wanted:
         return store, ""
     what = "text" if store.info.text_sha256 != wanted.text_sha256 else "tokenizer"
-    log.warning("%s is stale: the %s has changed since it was made", path, what)
     return None, f"is stale (the {what} has changed)"
 
 
@@ -114,26 +111,38 @@ def _checked_dat(path: Path, lines: Lines, tokenizer: RowTokenizer, command: str
     return store
 
 
-def _write(lines: Lines, tokenizer: RowTokenizer, tokenizer_name: str, num_workers: int) -> Path:
-    path = token_path(lines.path, tokenizer_name, tokenizer.max_len)
-    with (
-        TokenWriter.open(path, TokenInfo.of(lines.path, tokenizer)) as writer,
-        _progress() as progress,
-    ):
-        task = progress.add_task(f"tokenising {lines.path.name}", total=len(lines))
-        for ids, lengths in _encoded(lines, tokenizer, num_workers or cores()):
-            writer.append(ids, lengths)
-            progress.advance(task, len(lengths))
+def _build(lines: Lines, tokenizer: RowTokenizer, path: Path, num_workers: int) -> Path:
+    info = TokenInfo.of(lines.path, tokenizer)
+    with PartialTokens.open(path, info) as partial:
+        if _fresh(path, info)[0] is None:  # it may have been made while this process waited for another
+            _tokenize(lines, tokenizer, partial, num_workers or cores())
+            write_store(path, partial)
     return path
 
 
-def _encoded(lines: Lines, tokenizer: RowTokenizer, workers: int) -> Iterator[tuple[Ids, NDArray[np.int64]]]:
-    """Batches in the order of the file; at most two a thread are held at a time."""
+def _tokenize(lines: Lines, tokenizer: RowTokenizer, partial: PartialTokens, workers: int) -> None:
+    """Appends the rows that are not there yet."""
+    if partial.rows:
+        log.info("%s: going on after %d of %d lines", lines.path, partial.rows, len(lines))
+    with _progress() as progress:
+        task = progress.add_task(f"tokenising {lines.path.name}", total=len(lines), completed=partial.rows)
+        for ids, lengths in _encoded(lines, partial.rows, tokenizer, workers):
+            partial.append(ids, lengths)
+            progress.advance(task, len(lengths))
+
+
+def _encoded(lines: Lines, first: int, tokenizer: RowTokenizer, workers: int) -> Iterator[tuple[Ids, Ids]]:
+    """Batches from line `first` on, in the order of the file; at most two a thread are held at a time."""
+
+    def encode(rows: range) -> tuple[Ids, Ids]:
+        return tokenizer.encode(lines[rows.start : rows.stop])
+
+    batches = (range(max(first, rows.start), rows.stop) for rows in lines.batches(BATCH) if rows.stop > first)
     waiting: deque[Future[tuple[Ids, Ids]]] = deque()
     # Threads are enough, since the encoder lets go of the interpreter lock, and nothing is forked.
     with _one_thread_a_call(), ThreadPoolExecutor(workers) as pool:
-        for rows in lines.batches(BATCH):
-            waiting.append(pool.submit(lambda rows: tokenizer.encode(lines[rows.start : rows.stop]), rows))
+        for rows in batches:
+            waiting.append(pool.submit(encode, rows))
             if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result()
         while waiting:

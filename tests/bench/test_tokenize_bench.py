@@ -14,7 +14,7 @@ import pytest
 from bench.common import BenchError
 from bench.report import Child, digits, run_child, shown, table, take_turns
 from bench.tokenizing import Comparison, compare_ids, describe, figures
-from dexml.data.store import DatStore, TokenInfo, TokenStore, TokenWriter
+from dexml.data.store import DatStore, PartialTokens, TokenInfo, TokenStore, write_store
 from tests.helpers.datasets import make_tokenizer, make_toy, write_dat
 from tests.helpers.processes import ROOT
 
@@ -146,8 +146,9 @@ def test_a_script_of_the_bench_folder_gets_the_standard_librarys_tokenize(code: 
 
 
 def store_of(path: Path, rows: list[list[int]]) -> TokenStore:
-    with TokenWriter.open(path, TokenInfo("text", "tokenizer", 8, 0, 100)) as writer:
-        writer.append(np.concatenate([np.array(row, np.int64) for row in rows]), np.array([len(row) for row in rows]))
+    with PartialTokens.open(path, TokenInfo("text", "tokenizer", 8, 0, 100)) as partial:
+        partial.append(np.concatenate([np.array(row, np.int64) for row in rows]), np.array([len(row) for row in rows]))
+        write_store(path, partial)
     return TokenStore.open(path)
 
 

@@ -1,24 +1,27 @@
+import json
 import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from dexml.data import DataError
-from dexml.data.store import DatStore, TokenInfo, TokenStore, TokenWriter
+from dexml.data.store import DatStore, PartialTokens, TokenInfo, TokenStore, write_store
 from tests.helpers.datasets import padded, write_dat
 
 INFO = TokenInfo("text", "tokenizer", max_len=8, pad_id=0, vocab_size=30_522)
-ROWS = [[5, 6, 7], [], [9], [1, 2, 3, 4, 5, 6, 7, 8], [65_535 - 1]]
+ROWS = [[5, 6, 7], [], [9], [1, 2, 3, 4, 5, 6, 7, 8], [30_522 - 1]]
 
 
-def write_store(path, rows=ROWS, info=INFO, batch=2):
-    with TokenWriter.open(path, info) as writer:
+def store_of(path, rows=ROWS, info=INFO, batch=2):
+    with PartialTokens.open(path, info) as partial:
         for at in range(0, len(rows), batch):
             part = rows[at : at + batch]
             flat = np.array([token for row in part for token in row], np.int64)
-            writer.append(flat, np.array([len(row) for row in part], np.int64))
+            partial.append(flat, np.array([len(row) for row in part], np.int64))
+        write_store(path, partial)
     return TokenStore.open(path)
 
 
@@ -28,7 +31,7 @@ def padded_naive(rows, pad):
 
 
 def test_what_was_written_is_read_back(tmp_path):
-    store = write_store(tmp_path / "x.tokens")
+    store = store_of(tmp_path / "x.tokens")
     assert len(store) == 5
     assert store.lengths.tolist() == [3, 0, 1, 8, 1]
     assert store.pad_id == 0
@@ -39,59 +42,77 @@ def test_what_was_written_is_read_back(tmp_path):
 
 
 @given(
-    rows=st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=6), max_size=8),
+    rows=st.lists(st.lists(st.integers(0, 2**18 - 1), max_size=6), max_size=8),
     batch=st.integers(1, 3),
     pick=st.lists(st.integers(0, 7), max_size=9),
 )
 def test_any_ragged_rows_survive_and_pad_like_the_naive_loop(tmp_path_factory, rows, batch, pick):
-    info = TokenInfo("t", "k", 6, 7, vocab_size=2**32)
-    store = write_store(tmp_path_factory.mktemp("s") / "x.tokens", rows, info, batch)
+    info = TokenInfo("t", "k", 6, 7, vocab_size=2**18)
+    store = store_of(tmp_path_factory.mktemp("s") / "x.tokens", rows, info, batch)
     wanted = [i for i in pick if i < len(rows)]
     assert padded(store, np.array(wanted, int)).tolist() == padded_naive([rows[i] for i in wanted], 7)
     assert padded(store, np.array(wanted, int), pad_id=1).tolist() == padded_naive([rows[i] for i in wanted], 1)
 
 
-@pytest.mark.parametrize(("vocab", "width"), [(30_522, 2), (65_536, 2), (65_537, 4)])
-def test_a_token_takes_two_bytes_when_the_vocabulary_fits(tmp_path, vocab, width):
-    rows = [[vocab - 1] * 1000]
-    store = write_store(tmp_path / "x.tokens", rows, TokenInfo("t", "k", 1000, 0, vocab))
-    assert store.gather(np.array([0]))[0].tolist() == rows[0]
-    assert 1000 * width <= store.path.stat().st_size < 1000 * width + 500
+@pytest.mark.parametrize("distinct", [1, 256, 257, 3000, 65_536, 65_537, 2**18])
+def test_rows_of_0_1_and_100_000_tokens_survive_with_any_number_of_distinct_ids(tmp_path, distinct):
+    rng = np.random.default_rng(distinct)
+    vocab = rng.permutation(2**18)[:distinct]
+    flat = np.concatenate([vocab, vocab[rng.geometric(0.01, 300_000) % distinct]])
+    lengths = np.array([0, 1, 100_000, 0, len(flat) - 100_001, 0])
+    rows = [part.tolist() for part in np.split(flat, np.cumsum(lengths)[:-1])]
+    store = store_of(tmp_path / "x.tokens", rows, TokenInfo("t", "k", 2**20, 0, 2**18))
+    pick = np.array([4, 0, 2, 1, 5, 2])
+    ids, found = store.gather(pick)
+    assert ids.tolist() == [token for row in pick for token in rows[row]]
+    assert found.tolist() == lengths[pick].tolist()
+
+
+def test_frequent_tokens_take_one_byte_and_the_others_two(tmp_path):
+    rng = np.random.default_rng(0)
+    often, seldom = rng.integers(0, 100, 9000), rng.permutation(np.arange(1000, 2000))
+    rows = rng.permutation(np.concatenate([often, seldom])).reshape(-1, 100).tolist()
+    path = store_of(tmp_path / "x.tokens", rows).path
+    table = 2 * 1100
+    assert path.stat().st_size < 9000 + 2 * 1000 + table + 2 * 2 * 101 + 1000  # offsets of 2 bytes, a header
+    assert len(load_file(path)["extras"]) == 1100 - 252  # 4 leads are pages of 256 ids
+
+
+def test_any_reader_of_safetensors_can_open_the_file(tmp_path):
+    arrays = load_file(store_of(tmp_path / "x.tokens").path)
+    assert arrays["offsets"].tolist() == [0, 3, 3, 4, 12, 13]
+    assert arrays["table"][arrays["leads"]].tolist() == [token for row in ROWS for token in row]
 
 
 @pytest.mark.parametrize("rows", [[-1], [5], [0, 5]])
 def test_rows_outside_are_refused(tmp_path, rows):
     with pytest.raises(IndexError):
-        write_store(tmp_path / "x.tokens").gather(np.array(rows))
+        store_of(tmp_path / "x.tokens").gather(np.array(rows))
 
 
-def test_nothing_is_visible_until_complete_and_nothing_is_left_after_an_error(tmp_path):
+def test_nothing_is_visible_until_complete_and_nothing_else_is_left(tmp_path):
     path = tmp_path / "x.tokens"
-    with pytest.raises(RuntimeError, match="killed"), TokenWriter.open(path, INFO) as writer:
-        writer.append(np.array([1, 2]), np.array([2]))
+    with PartialTokens.open(path, INFO) as partial:
+        partial.append(np.array([1, 2]), np.array([2]))
         assert not path.exists()
-        raise RuntimeError("killed")
-    assert list(tmp_path.iterdir()) == []
+        write_store(path, partial)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.tokens"]
 
 
-def test_an_error_while_rewriting_leaves_the_old_file(tmp_path):
-    store = write_store(tmp_path / "x.tokens")
-    with pytest.raises(RuntimeError), TokenWriter.open(store.path, INFO):
-        raise RuntimeError
-    assert TokenStore.open(store.path).lengths.tolist() == store.lengths.tolist()
-
-
-def test_ids_that_do_not_fill_the_rows_are_refused(tmp_path):
-    with (
-        pytest.raises(ValueError, match="3 ids do not fill rows of 4 tokens"),
-        TokenWriter.open(tmp_path / "x", INFO) as writer,
-    ):
-        writer.append(np.array([1, 2, 3]), np.array([4]))
+def test_batches_of_another_process_among_ours_are_an_error(tmp_path):
+    path = tmp_path / "x.tokens"
+    with pytest.raises(DataError, match="another process has written"), PartialTokens.open(path, INFO) as partial:
+        partial.append(np.array([1, 2]), np.array([2]))
+        unfinished = tmp_path / ".x.tokens.part"
+        unfinished.write_bytes(unfinished.read_bytes() + b"x" * 100)  # as where the file system has no locks
+        partial.append(np.array([3]), np.array([1]))
+        write_store(path, partial)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 30, 100, -9, -8, -1])
 def test_a_file_cut_short_is_refused_by_name(tmp_path, keep):
-    path = write_store(tmp_path / "x.tokens").path
+    path = store_of(tmp_path / "x.tokens").path
     data = path.read_bytes()
     path.write_bytes(data[:keep])
     with pytest.raises(DataError, match=r"x\.tokens"):
@@ -99,10 +120,28 @@ def test_a_file_cut_short_is_refused_by_name(tmp_path, keep):
 
 
 def test_bytes_lost_from_the_middle_are_noticed(tmp_path):
-    path = write_store(tmp_path / "x.tokens").path
+    path = store_of(tmp_path / "x.tokens").path
     path.write_bytes(path.read_bytes()[8:])
-    with pytest.raises(DataError, match=r"bytes instead of"):
+    with pytest.raises(DataError, match=r"damaged or not of this version"):
         TokenStore.open(path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"[]", b"{}", b'{"__metadata__": {"format": "dexml tokens 1"}}', b"\xff", b"7"]
+)
+def test_another_header_is_refused_by_name(tmp_path, header):
+    (tmp_path / "x.tokens").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(DataError, match=r"x\.tokens: damaged or not of this version"):
+        TokenStore.open(tmp_path / "x.tokens")
+
+
+def test_a_file_of_the_first_version_is_refused_by_name(tmp_path):
+    text = json.dumps({"version": 1, "rows": 1, "tokens": 4, "info": {}}).encode()
+    ids, offsets = np.array([101, 7, 8, 102], "<u2"), np.array([0, 4], "<i8")
+    tail = text + len(text).to_bytes(8, "little") + b"dexmltok"
+    (tmp_path / "x.tokens").write_bytes(ids.tobytes() + offsets.tobytes() + tail)
+    with pytest.raises(DataError, match=r"not of this version"):
+        TokenStore.open(tmp_path / "x.tokens")
 
 
 def test_the_fingerprint_changes_with_text_tokenizer_and_length():
@@ -113,7 +152,7 @@ def test_the_fingerprint_changes_with_text_tokenizer_and_length():
 
 
 def test_pickling_carries_the_path_not_the_ids(tmp_path):
-    store = write_store(tmp_path / "x.tokens", [[1] * 8] * 10_000)
+    store = store_of(tmp_path / "x.tokens", [[1] * 8] * 10_000)
     data = pickle.dumps(store)
     assert len(data) < 1000
     assert pickle.loads(data).gather(np.array([9_999]))[0].tolist() == [1] * 8

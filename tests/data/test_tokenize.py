@@ -1,6 +1,7 @@
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -147,7 +148,7 @@ def test_names_of_tokenizers_become_file_names():
 def test_a_fresh_file_is_used_and_not_written_again(tmp_path, small, monkeypatch):
     path = write_lines(tmp_path / "x.txt", ["red fox", "boat"])
     first = open_tokens(path, small, 8)
-    monkeypatch.setattr("dexml.data.tokenize._write", lambda *_: pytest.fail("written again"))
+    monkeypatch.setattr("dexml.data.tokenize._build", lambda *_: pytest.fail("written again"))
     again = open_tokens(path, small, 8, build=False)
     assert rows_of(again) == rows_of(first)
     assert again.fingerprint == first.fingerprint == open_tokens(path, small, 8, online=True).fingerprint
@@ -162,7 +163,7 @@ def test_a_file_whose_text_changed_is_made_again(tmp_path, small, caplog):
         open_tokens(path, small, 8, build=False)
     with caplog.at_level(logging.WARNING):
         fresh = open_tokens(path, small, 8)
-    assert "is stale: the text has changed" in caplog.text
+    assert "is stale (the text has changed): tokenising" in caplog.text
     assert fresh.fingerprint != before
     assert rows_of(fresh) == reference(load_tokenizer(small), ["red cat", "boat"], 8)
 
@@ -173,7 +174,7 @@ def test_a_file_whose_tokenizer_changed_is_made_again(tmp_path, caplog):
     open_tokens(path, folder, 8)
     make_tokenizer(tmp_path / "tok", ["fox", "red"])
     assert rows_of(open_tokens(path, folder, 8)) == [[2, 6, 5, 3]]
-    assert "the tokenizer has changed" in caplog.text
+    assert "is stale (the tokenizer has changed): tokenising" in caplog.text
 
 
 def test_a_damaged_file_is_made_again(tmp_path, small, caplog):
@@ -182,7 +183,57 @@ def test_a_damaged_file_is_made_again(tmp_path, small, caplog):
     rows = rows_of(store)
     store.path.write_bytes(store.path.read_bytes()[:-3])
     assert rows_of(open_tokens(path, small, 8)) == rows
-    assert "not a complete token file" in caplog.text
+    assert "is damaged or of another version: tokenising" in caplog.text
+
+
+def test_a_finished_file_is_not_made_again(tmp_path, small, monkeypatch):
+    path = write_lines(tmp_path / "x.txt", ["red fox"])
+    first = tokenize_file(path, small, 8)
+    monkeypatch.setattr("dexml.data.tokenize.write_store", lambda *_: pytest.fail("written again"))
+    assert tokenize_file(path, small, 8) == first
+    assert sorted(p.name for p in tmp_path.iterdir()) == [first.name, "x.txt"]
+
+
+KILLED = """
+import os, signal, sys
+from dexml.data import tokenize
+from dexml.data.partial import PartialTokens
+tokenize.BATCH, batches, append = 3, int(sys.argv[3]), PartialTokens.append
+def append_until_killed(self, ids, lengths):
+    if self.rows == 3 * batches:
+        os.kill(os.getpid(), signal.SIGKILL)
+    append(self, ids, lengths)
+PartialTokens.append = append_until_killed
+tokenize.tokenize_file(sys.argv[1], sys.argv[2], 16)
+"""
+
+
+@pytest.mark.parametrize(("batches", "batch_then"), [(0, 3), (2, 3), (9, 3), (4, 5)])
+def test_a_killed_run_goes_on_where_it_was_and_gives_the_same_file(tmp_path, small, monkeypatch, batches, batch_then):
+    words = ["fox", "boat", "river", "red", "blue"]
+    texts = [" ".join(words[: 1 + i % 5]) for i in range(30)]
+    path = write_lines(tmp_path / "x.txt", texts)
+    done = subprocess.run([sys.executable, "-c", KILLED, path, small, str(batches)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not token_path(path, small, 16).exists()
+    seen, encode = [], RowTokenizer.encode
+    monkeypatch.setattr(RowTokenizer, "encode", lambda self, batch: seen.extend(batch) or encode(self, batch))
+    monkeypatch.setattr("dexml.data.tokenize.BATCH", batch_then)
+    resumed = tokenize_file(path, small, 16, num_workers=1)
+    assert seen == texts[3 * batches :]
+    assert [p.name for p in tmp_path.glob("*.part")] == []
+    assert rows_of(TokenStore.open(resumed)) == reference(load_tokenizer(small), texts, 16)
+    data = resumed.read_bytes()
+    resumed.unlink()
+    assert tokenize_file(path, small, 16).read_bytes() == data
+
+
+def test_what_a_killed_run_left_is_dropped_when_the_text_has_changed(tmp_path, small):
+    path = write_lines(tmp_path / "x.txt", ["red fox"] * 9)
+    done = subprocess.run([sys.executable, "-c", KILLED, path, small, "2"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    write_lines(path, ["boat", "river"])
+    assert rows_of(open_tokens(path, small, 16)) == reference(load_tokenizer(small), ["boat", "river"], 16)
 
 
 def test_a_missing_file_is_an_error_when_nothing_may_be_written(tmp_path, small):
