@@ -9,6 +9,7 @@ from dexml.index.search import LARGEST, Find, Ids, Scores
 
 _TRAINING_ROWS = 64  # vectors of the sample for each centroid; FAISS draws the sample with a fixed seed
 _LARGEST_FP16 = 65504.0
+_SLACK = 0.25
 _MOST_CLIPPED = 0.1  # share of a new vector's norm that may lie outside the range that sq8 was trained for
 
 
@@ -118,12 +119,17 @@ class Fp16(ScalarQuantised):
 
 
 class Sq8(ScalarQuantised):
-    """256 steps over the range that a dimension had when the index was built."""
+    """256 steps over the range that a dimension had when the index was built, and a quarter more on either side for
+    labels added later."""
 
     quantiser = "QT_8bit"
 
     def check(self, label_SD: Scores, given: Mapping[str, int]) -> None:
         check_learnable(label_SD, 1, "sq8 learns the range of values")
+
+    def train(self, index: Any, label_SD: Scores) -> None:
+        inner(index).sq.rangestat_arg = _SLACK
+        index.train(label_SD)
 
     def accept(self, index: Any, label_MD: Scores) -> None:
         import faiss
