@@ -107,8 +107,8 @@ def head_groups(label_counts: npt.ArrayLike, thresholds: Sequence[int]) -> tuple
     if len(floors) < 2 or any(high <= low for high, low in pairwise(floors)):
         raise TopkError(f"thresholds={tuple(thresholds)}: give falling numbers of training points above 1")
     kinds = ["head", *["torso"] * (len(floors) - 2), "tail"]
-    spans = [f"{floors[0]}+", *(f"{low}-{high - 1}" for high, low in pairwise(floors))]
-    names = [f"{kind} ({span})" for kind, span in zip(kinds, spans, strict=True)]
+    below = [f"{low}" if high == low + 1 else f"{low}-{high - 1}" for high, low in pairwise(floors)]
+    names = [f"{kind} ({span})" for kind, span in zip(kinds, [f"{floors[0]}+", *below], strict=True)]
     return (counts_L[:, None] < np.array(floors)).sum(axis=1), [*names, "unseen"]
 
 

@@ -5,15 +5,14 @@ import pytest
 from scipy import sparse
 
 from dexml.evaluation import (
-    METRIC_COLUMNS,
     TopkError,
+    apply_filters,
     compute_metrics,
+    coverage,
     inverse_propensity,
-    metric_columns,
     metrics,
-    metrics_row,
     recall_depths,
-    xclib_text,
+    upper_bounds,
 )
 from dexml.index import rank_topk
 from tests.evaluation.examples import csr, e1, e2, lists
@@ -26,6 +25,8 @@ E1_COUNT = {
     "nDCG": (0.75, 0.653287, 0.671270, 0.639101, 0.676856),
     "PSP": (0.814098, 0.787468, 0.851175, 0.760633, 0.893627),
     "PSnDCG": (0.814098, 0.817879, 0.858545, 0.828281, 0.874538),
+    "PSR": (0.860562, 0.773531, 0.914782, 0.856410, 0.936190),
+    "Hit": (0.75, 0.75, 0.75, 0.75, 0.75),
 }
 E1_DROP = {
     "P": (1, 0.666667, 0.555556, 0.4),
@@ -55,14 +56,16 @@ def approx(expected: dict[str, float]) -> object:
 
 def test_worked_example_with_a_point_without_labels() -> None:
     e, ks = e1(), (1, 2, 3, 4, 5)
-    got = compute_metrics(e.ids, e.truth, ks, e.q, recall_ks=(), mrr_k=3)
-    assert got == approx(table(E1_COUNT, ks) | {"MRR@3": 75.0})
+    for k in ks:
+        got = compute_metrics(e.ids, e.truth, ks, e.q, recall_ks=(), mrr_k=k, extras=("Hit", "PSR"))
+        assert got == approx(table(E1_COUNT, ks) | {f"MRR@{k}": 75.0})
 
 
 def test_worked_example_with_points_without_labels_dropped() -> None:
     e, ks = e1(), (1, 2, 3, 5)
-    got = compute_metrics(e.ids, e.truth, ks, e.q, recall_ks=(), mrr_k=1, empty="drop")
-    assert got == approx(table(E1_DROP, ks) | {"MRR@1": 100.0})
+    for k in ks:
+        got = compute_metrics(e.ids, e.truth, ks, e.q, recall_ks=(), mrr_k=k, empty="drop")
+        assert got == approx(table(E1_DROP, ks) | {f"MRR@{k}": 100.0})
 
 
 def test_worked_example_with_filter_tie_short_rows_and_unseen_label() -> None:
@@ -157,7 +160,8 @@ def test_equals_the_plain_loops_on_random_cases(block: int, empty: str, monkeypa
         ids, _ = rank_topk(*lists(rows, max(L, K)))
         got: dict[str, float] = {}
         for k in ks:
-            got |= compute_metrics(ids, csr(truths, L), ks, q, csr(filters, L), (), k, empty)  # type: ignore[arg-type]
+            options = (ks, q, csr(filters, L), (), k, empty, ("Hit", "PSR"))
+            got |= compute_metrics(ids, csr(truths, L), *options)  # type: ignore[arg-type]
         assert got == pytest.approx(expected, abs=1e-10, rel=1e-12)
 
 
@@ -193,6 +197,8 @@ def test_keys_follow_what_is_stored() -> None:
         ({"inv_propensity": [1.0, 2.0]}, "6 positive numbers"),
         ({"inv_propensity": [1, 2, 3, 4, 5, float("nan")]}, "positive"),
         ({"empty": "skip"}, "'count'"),
+        ({"extras": ("Hits",)}, "extras=Hits: choose from Hit, PSR"),
+        ({"extras": ("PSR",)}, "PSR weighs labels"),
         ({"filters": csr([{0}] * 4, 7)}, r"filters have shape \(4, 7\)"),
         ({"relevance_csr": csr([{0}] * 3, 6)}, "4 rows, relevance 3"),
         ({"topk_ids": np.zeros((4, 6))}, "integer"),
@@ -215,20 +221,27 @@ def test_no_points_is_an_error_and_no_labels_at_all_is_zero() -> None:
     assert set(got.values()) == {0.0}
 
 
-def test_tsv_row_has_the_columns_of_dexml() -> None:
-    truth, ids = csr([{0}] * 2, 300), np.tile(np.arange(200), (2, 1))
-    got = compute_metrics(ids, truth, inv_propensity=np.ones(300))
-    assert tuple(metric_columns(got)) == (*METRIC_COLUMNS, "R@200")
-    row = dict(zip(metric_columns(got), metrics_row(got), strict=True))
-    assert (row["P@1"], row["P@3"], row["MRR@10"], row["R@200"]) == ("100.00", "33.33", "100.00", "100.00")
-    assert metric_columns(compute_metrics(ids[:, :10], truth))[-1] == "R@10"
+def test_one_point_one_label() -> None:
+    for ids, value in ([[0]], 100.0), ([[-1]], 0.0):
+        got = compute_metrics(ids, csr([{0}], 1), (1,), [2.0], csr([{}], 1), (1,), 1, extras=("Hit", "PSR"))
+        assert len(got) == 9 and set(got.values()) == {value}
 
 
-def test_pyxclib_text_form() -> None:
+def test_a_filter_without_pairs_changes_nothing() -> None:
     e = e1()
-    got = compute_metrics(e.ids, e.truth, (1, 2, 3, 4, 5), e.q)
-    assert xclib_text(got) == (
-        "75.00,50.00,41.67,31.25,30.00\n75.00,65.33,67.13,63.91,67.69\n"
-        "81.41,78.75,85.12,76.06,89.36\n81.41,81.79,85.85,82.83,87.45"
-    )
-    assert xclib_text(compute_metrics(e.ids, e.truth, (1, 2, 3, 4, 5))).count("\n") == 1
+    without, with_none = (compute_metrics(e.ids, e.truth, (1, 5), e.q, filters=f) for f in (None, e.filters))
+    assert without == with_none
+
+
+def test_coverage_counts_labels_found_for_one_of_their_points() -> None:
+    e = e2()
+    ids, _ = apply_filters(e.ids, e.scores, e.filters, 5)
+    assert coverage(ids, e.truth, (1, 3, 5)) == approx(table({"Coverage": (0.428571, 0.571429, 0.571429)}, (1, 3, 5)))
+    assert coverage([[0, 1]], csr([{}], 5), (1,)) == {"Coverage@1": 0.0}
+
+
+def test_upper_bounds_are_reached_by_the_truth() -> None:
+    truth = csr([{0, 3, 4}, {1}, {}, {0, 1, 2, 3}], 5)
+    ids = [[0, 3, 4], [1, -1, -1], [-1, -1, -1], [0, 1, 2]]
+    got = compute_metrics(ids, truth, (1, 3))
+    assert upper_bounds(truth, (1, 3)) == pytest.approx({name: got[name] for name in ("P@1", "P@3", "R@1", "R@3")})

@@ -21,8 +21,8 @@ def naive_metrics(
     counted = len(points) if empty == "count" else sum(bool(truth) for _, truth in points)
     result: dict[str, float] = {}
     for k in ks:
-        sums = dict.fromkeys(["P", "R", "RP", "nDCG", "MRR"], 0.0)
-        psp, psp_best, psn, psn_best = 0.0, 0.0, 0.0, 0.0
+        sums = dict.fromkeys(["P", "R", "RP", "nDCG", "MRR", "Hit"], 0.0)
+        ratios = {name: [0.0, 0.0] for name in ("PSP", "PSnDCG", "PSR")}
         for ranking, truth in points:
             if not truth:
                 continue
@@ -35,11 +35,12 @@ def naive_metrics(
             sums["RP"] += len(hits) / reachable
             sums["nDCG"] += sum(1 / log2(j + 1) for j in hits) / ideal
             sums["MRR"] += 1 / hits[0] if hits else 0
-            psp += sum(q[ranking[j - 1]] for j in hits)
-            psp_best += sum(best)
-            psn += sum(q[ranking[j - 1]] / log2(j + 1) for j in hits) / ideal
-            psn_best += sum(value / log2(j + 1) for j, value in enumerate(best, start=1)) / ideal
+            sums["Hit"] += bool(hits)
+            reached = [(j, q[ranking[j - 1]]) for j in hits]
+            for side, cells in enumerate((reached, list(enumerate(best, start=1)))):
+                ratios["PSP"][side] += sum(value for _, value in cells)
+                ratios["PSnDCG"][side] += sum(value / log2(j + 1) for j, value in cells) / ideal
+                ratios["PSR"][side] += sum(value for _, value in cells) / len(truth)
         result |= {f"{name}@{k}": 100 * total / counted for name, total in sums.items()}
-        result[f"PSP@{k}"] = 100 * psp / psp_best if psp_best else 0.0
-        result[f"PSnDCG@{k}"] = 100 * psn / psn_best if psn_best else 0.0
+        result |= {f"{name}@{k}": 100 * above / below if below else 0.0 for name, (above, below) in ratios.items()}
     return result
