@@ -11,13 +11,11 @@ METRICS = ("P@1", "R@100")  # drawn beside each run's track_metric
 MOST = 2  # metrics drawn
 
 
-def training_plots(runs: Sequence[Run], notes: list[str]) -> list[Plot]:
-    """The loss, each metric that some run has measured twice, and the pace."""
+def training_plots(runs: Sequence[Run]) -> list[Plot]:
+    """The loss, and each metric that some run has measured twice."""
     plots = [_loss(runs)] if any(run.steps or len(run.evaluations) > 1 for run in runs) else []
     measured = [plot for metric in _metrics(runs)[:MOST] if (plot := _metric(runs, metric)) is not None]
-    if not measured:
-        notes.append("Metrics were measured once only, at the end: there are no curves of them.")
-    return plots + measured + _pace(runs)
+    return plots + measured
 
 
 def _metrics(runs: Sequence[Run]) -> list[str]:
@@ -42,7 +40,8 @@ def _losses(run: Run) -> Series:
     return Series(run.letter, [entry["epoch"] for entry in known], [entry["loss"] for entry in known])
 
 
-def _pace(runs: Sequence[Run]) -> list[Plot]:
+def pace_plots(runs: Sequence[Run]) -> list[Plot]:
+    """The tokens encoded a second; one figure, or none."""
     known = [
         (run, {step.number: step.tokens_per_second for step in run.steps if step.tokens_per_second is not None})
         for run in runs

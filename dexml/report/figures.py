@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from dexml.report.run import LETTERS
@@ -70,25 +70,27 @@ def curve(
     x_label: str,
     y_label: str,
     bound: Series | None = None,
+    bound_name: str = "best possible",
     log_x: bool = False,
     from_zero: bool = False,
     percent: bool = False,
 ) -> Plot:
-    """Lines over a number; `bound` is a dashed line that nothing can exceed."""
+    """Lines over a number; `bound` is a dashed line to measure them by."""
     with _axes() as (figure, axes):
         if log_x:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.minorticks_off()
         if bound is not None:
             axes.plot(bound.x, bound.y, color=COLOURS["muted"], lw=1.1, ls=(0, (4, 3)))
-            _note(axes, bound, "best possible")
+            _note(axes, bound, bound_name)
         for one in series:
             few = len(one.x) <= 12
             axes.plot(
                 one.x, one.y, color=COLOURS[one.letter], lw=1.8, marker=MARKERS[one.letter] if few else "", ms=4.5
             )
-        _label(axes, x_label, y_label, from_zero, percent)
+        _label(axes, x_label, y_label, from_zero, top=100 if percent else None)
         if len(series) > 1:
             _letters(axes, series)
         return _drawn(figure, name, title, caption, _in_words(title, series))
@@ -103,32 +105,44 @@ def groups(
     *,
     x_label: str,
     y_label: str,
-    bound: Sequence[float] | None = None,
 ) -> Plot:
-    """A dot with whiskers for each run in each named group; `bound` [groups] is the best that was possible."""
+    """A value in each named group: as bars for one run, as dots for several; with whiskers where known."""
     with _axes() as (figure, axes):
-        width = 0.5 / len(series)
-        for place, one in enumerate(series):
-            shift = (place - (len(series) - 1) / 2) * width
-            _dots(axes, one, np.asarray(one.x, float) + shift)
-        if bound is not None:
-            at = np.arange(len(names))
-            axes.hlines(bound, at - 0.38, at + 0.38, color=COLOURS["muted"], lw=1.1, ls=(0, (3, 2)))
+        if len(series) == 1:
+            _bars(axes, series[0])
+        else:
+            apart = min(0.5 / len(series), 0.035 * len(names))
+            for place, one in enumerate(series):
+                _dots(axes, one, np.asarray(one.x, float) + (place - (len(series) - 1) / 2) * apart)
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.tick_params(axis="x", length=0)
-        _label(axes, x_label, y_label, from_zero=True, percent=True)
+        _label(axes, x_label, y_label, from_zero=True, top=100 if len(series) > 1 else 110)
         if len(series) > 1:
             _letters(axes, series)
         return _drawn(figure, name, title, caption, _in_words(title, series, names))
 
 
+def _bars(axes: Axes, one: Series) -> None:
+    """Bars that say their value, with room for it above the highest."""
+    axes.margins(y=0.1)
+    colour, y = COLOURS[one.letter], np.asarray(one.y, float)
+    axes.bar(one.x, y, width=0.72, color=colour)
+    tops = y
+    if one.low is not None and one.high is not None:
+        axes.vlines(one.x, one.low, one.high, color=COLOURS["ink"], lw=1.2)
+        tops = np.asarray(one.high, float)
+    for x, value, top in zip(one.x, y, tops, strict=True):
+        words = f"{value:.0f}" if y.max() >= 20 else f"{value:.1f}"
+        axes.annotate(words, (x, top), xytext=(0, 2), textcoords="offset points", ha="center", fontsize=8)
+
+
 def _dots(axes: Axes, one: Series, x: NDArray[Any]) -> None:
     colour, y = COLOURS[one.letter], np.asarray(one.y, float)
-    axes.plot(x, y, color=colour, lw=1, alpha=0.45)
+    axes.plot(x, y, color=colour, lw=1, alpha=0.45, clip_on=False)
     if one.low is not None and one.high is not None:
-        axes.vlines(x, one.low, one.high, color=colour, lw=1.4)
-    axes.plot(x, y, color=colour, lw=0, marker=MARKERS[one.letter], ms=5, mec=COLOURS["paper"], mew=0.8)
+        axes.vlines(x, one.low, one.high, color=colour, lw=1.4, clip_on=False)
+    axes.plot(x, y, color=colour, lw=0, marker=MARKERS[one.letter], ms=5, mec=COLOURS["paper"], mew=0.8, clip_on=False)
 
 
 def _letters(axes: Axes, series: Sequence[Series]) -> None:
@@ -156,19 +170,19 @@ def _apart(values: Sequence[float], gap: float) -> list[float]:
 def _note(axes: Axes, line: Series, words: str) -> None:
     at = len(line.x) // 2
     axes.annotate(
-        words, (line.x[at], line.y[at]), xytext=(0, 4), textcoords="offset points", ha="center",
+        words, (line.x[at], line.y[at]), xytext=(0, 4), textcoords="offset points", ha="right",
         color=COLOURS["muted"], fontsize=8,
     )  # fmt: skip
 
 
-def _label(axes: Axes, x_label: str, y_label: str, from_zero: bool, percent: bool) -> None:
+def _label(axes: Axes, x_label: str, y_label: str, from_zero: bool, top: float | None) -> None:
+    """Names of both axes; the upper one ends at `top` at most."""
     axes.set_xlabel(x_label, labelpad=5)
-    axes.set_title(y_label, loc="left", fontsize=9, color=COLOURS["muted"], pad=7)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    if from_zero:
-        axes.set_ylim(bottom=0)
-    if percent:
-        axes.set_ylim(top=min(axes.get_ylim()[1], 101))
+    axes.set_title(y_label, loc="left", fontsize=9, color=COLOURS["muted"], pad=9)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter("{x:,.6g}")
+    low, high = axes.get_ylim()
+    axes.set_ylim(0 if from_zero else low, high if top is None else min(high, top))
 
 
 @contextmanager

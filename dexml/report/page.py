@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import yaml
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 
 from dexml import __version__
 from dexml.config import CHECKOUT
 from dexml.report import curves, examples, results, tables
 from dexml.report.breakdowns import breakdown_plots
+from dexml.report.calibrations import calibration_plots
 from dexml.report.evidence import Evidence, gather
 from dexml.report.figures import COLOURS, Plot
 from dexml.report.run import Run
@@ -38,38 +39,55 @@ class Page:
 
 def build_page(runs: Sequence[Run]) -> Page:
     """The page of these runs and the figures on it."""
-    notes: list[str] = []
+    notes = [_unfinished(run) for run in runs if run.tested is None]
     evidence = gather(runs, notes)
-    groups = [group for group in _figure_groups(runs, evidence, notes) if group.plots]
     lines = results.metric_lines(runs, evidence, notes)
-    compared = any(any(line.gaps) for line in lines)
+    groups = [group for group in _figure_groups(runs, evidence, notes) if group.plots]
     kinds = examples.pick(runs, evidence) if evidence else []
-    costs = tables.costs(runs)
-    sections = [("metrics", "Metrics"), *((group.id, group.title) for group in groups)]
-    sections += [("examples", "Examples")] * bool(kinds) + [("cost", "Cost")] * bool(costs)
-    sections += [("settings", "Settings"), ("reproduce", "Reproduce")]
+    training = [*curves.training_plots(runs), *curves.pace_plots(runs)]
     html = _template().render(
-        **{"runs": runs, "many": len(runs) > 1, "dataset": runs[0].dataset, "version": __version__},
-        **{"made": datetime.now(), "colours": COLOURS, "sections": sections, "notes": notes},
-        **{"title": f"{runs[0].dataset}: {', '.join(run.name for run in runs)}", "facts": _facts(runs, evidence)},
-        **{"verdict": results.verdict(lines, runs[0].metrics.get("n_docs")), "lines": lines, "compared": compared},
-        **{"metrics_caption": results.caption(lines, compared), "bounded": any(line.bound for line in lines)},
-        **{"figure_groups": groups, "kinds": kinds, "costs": costs, "differences": tables.differences(runs)},
-        **{"config_text": _config_text, "commands": _commands(runs), "made_with": _made_with()},
+        runs=runs,
+        many=len(runs) > 1,
+        dataset=runs[0].dataset,
+        facts=_facts(runs, evidence),
+        notes=notes,
+        lines=lines,
+        compared=any(any(line.gaps) for line in lines),
+        bounded=any(line.bound for line in lines),
+        verdict=results.verdict(lines, runs[0].metrics.get("n_docs")),
+        metrics_caption=results.caption(lines),
+        groups=groups,
+        kinds=kinds,
+        costs=tables.costs(runs),
+        training=training,
+        differences=tables.differences(runs),
+        config_text=_config_text,
+        commands=_commands(runs),
+        made=datetime.now(),
+        made_with=_made_with(),
+        version=__version__,
+        colours=COLOURS,
     )
-    return Page(html, [plot for group in groups for plot in group.plots])
+    return Page(html, [plot for group in groups for plot in group.plots] + training)
+
+
+def _unfinished(run: Run) -> str:
+    last = run.evaluations[-1]
+    return f"Run {run.letter} is not finished: its metrics are of {run.split} after epoch {last.get('epoch', '?')}."
 
 
 def _figure_groups(runs: Sequence[Run], evidence: Evidence | None, notes: list[str]) -> list[FigureGroup]:
+    if evidence is None:
+        return []
+    good = "Where it is good, where it is not" if len(runs) == 1 else "Where they are good, where they are not"
+    read = "Scores as probabilities, by a temperature and a shift: on the dashed line they keep what they promise."
     return [
-        FigureGroup("training", "Training", "", curves.training_plots(runs, notes)),
-        FigureGroup(
-            "breakdown", "Where it is good, where it is not", "", breakdown_plots(evidence) if evidence else []
-        ),
+        FigureGroup("breakdown", good, "", breakdown_plots(evidence)),
+        FigureGroup("calibration", "Calibration", read, calibration_plots(runs, evidence, notes)),
     ]
 
 
-def _template():  # type: ignore[no-untyped-def]
+def _template() -> Template:
     loader = PackageLoader("dexml.report", "templates")
     return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("page.html")
 

@@ -162,6 +162,8 @@ def _leader(line: Line) -> str:
     known = sorted((cell for cell in line.cells if cell.value is not None), key=lambda cell: -(cell.value or 0))
     if len(known) < 2:
         return f"Only run {known[0].run.letter} has {line.metric}." if known else ""
+    if len({cell.run.split for cell in known}) > 1:
+        return "The runs were measured on different points so far: their figures cannot be compared."
     best, base = known[0], line.cells[0]
     other = known[1] if best is base else base
     gap = line.gaps[line.cells.index(other if best is base else best) - 1]
@@ -182,11 +184,11 @@ def _signed(value: float, digits: int = 1) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
-def caption(lines: Sequence[Line], compared: bool) -> str:
+def caption(lines: Sequence[Line]) -> str:
     """What the columns of the table are."""
     words = "Percent; higher is better."
     if any(cell.low is not None for line in lines for cell in line.cells):
         words += " Small: 95 % interval, by drawing the test points again (bootstrap)."
-    if compared:
+    if any(any(line.gaps) for line in lines):
         words += " * differs from A beyond chance (p < 0.05, randomisation over the same points)."
     return words

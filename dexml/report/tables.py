@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -76,16 +77,8 @@ def _steps(run: Run) -> str:
     return f"{last['step']:,} in {last['epoch']} epoch{'s' * (last['epoch'] != 1)}"
 
 
-def _step_seconds(run: Run) -> float | None:
-    """Median time of a step, from the times of the logged ones; pauses between them hardly move it."""
-    pairs = [(a, b) for a, b in zip(run.steps, run.steps[1:], strict=False) if b.when > a.when]
-    laps = [(b.when - a.when).total_seconds() / (b.number - a.number) for a, b in pairs]
-    return median(laps) if laps else None
-
-
 def _step(run: Run) -> str:
-    seconds = _step_seconds(run)
-    return duration(seconds) if seconds is not None else ""
+    return _lasted(_step_seconds(run))
 
 
 def _epoch(run: Run) -> str:
@@ -93,12 +86,46 @@ def _epoch(run: Run) -> str:
     if seconds is None or not run.evaluations:
         return ""
     last = run.evaluations[-1]
-    return duration(seconds * last["step"] / max(1, last["epoch"]))
+    return _lasted(seconds * last["step"] / max(1, last["epoch"]))
+
+
+def _step_seconds(run: Run) -> float | None:
+    """The mean if the run kept count, else the median of the log, which pauses hardly move."""
+    counted = _sum(run, "seconds")
+    if counted is not None:
+        return counted / max(1, run.evaluations[-1]["step"])
+    pairs = [(a, b) for a, b in pairwise(run.steps) if b.when > a.when]
+    laps = [(b.when - a.when).total_seconds() / (b.number - a.number) for a, b in pairs]
+    return median(laps) if laps else None
 
 
 def _pace(run: Run) -> str:
+    told = [(entry["seconds"], entry["tokens_per_s"]) for entry in run.evaluations if "tokens_per_s" in entry]
+    if sum(seconds for seconds, _ in told) > 0:
+        return f"{sum(seconds * pace for seconds, pace in told) / sum(seconds for seconds, _ in told):,.0f}"
     paces = [step.tokens_per_second for step in run.steps if step.tokens_per_second is not None]
     return f"{median(paces):,.0f}" if paces else ""
+
+
+def _last(key: str) -> Callable[[Run], str]:
+    def tell(run: Run) -> str:
+        known = [entry[key] for entry in run.evaluations if key in entry]
+        return f"{known[-1]:,.0f}" if known else ""
+
+    return tell
+
+
+def _total(key: str) -> Callable[[Run], str]:
+    return lambda run: _lasted(_sum(run, key))
+
+
+def _sum(run: Run, key: str) -> float | None:
+    known = [float(entry[key]) for entry in run.evaluations if key in entry]
+    return sum(known) if known else None
+
+
+def _lasted(seconds: float | None) -> str:
+    return "" if seconds is None else duration(seconds)
 
 
 def _peak(run: Run) -> str:
@@ -117,9 +144,13 @@ def _file_size(name: str) -> Callable[[Run], str]:
 COSTS: dict[str, Callable[[Run], str]] = {
     "Machine": _machine,
     "Steps": _steps,
-    "Time of a step (median)": _step,
+    "Training": _total("seconds"),
+    "Evaluations": _total("eval_seconds"),
+    "Time of a step": _step,
     "Time of an epoch": _epoch,
-    "Tokens encoded a second (median)": _pace,
+    "Tokens encoded a second": _pace,
+    "Tokens encoded a step": _last("tokens_per_step"),
+    "Labels encoded a step": _last("labels_per_step"),
     "Peak memory": _peak,
     "Model on disk": _file_size("best/model.safetensors"),
     "Label embeddings on disk": _file_size("best/label_embeddings.safetensors"),
