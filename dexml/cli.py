@@ -16,6 +16,7 @@ USAGE = """dexml COMMAND ...
   train CONFIG.yaml [MORE.yaml] [--key value]     train, evaluate, export; `dexml train --help` lists every key
   eval trn|val|tst|dev CONFIG.yaml [--key value]  evaluate the exported model of a run
   predict BUNDLE [--top-k 5] [TEXT ...]           labels for texts, or for the lines of standard input
+  index BUNDLE --kind ivf [--recall 0.99]         another kind of index over the labels; `dexml index --help`
   report RUN [RUN ...] [--out FOLDER]             one HTML page about a run, or several side by side
 
 Several processes: accelerate launch --config_file configs/accelerate.yaml --num_processes N train.py CONFIG.yaml
@@ -137,6 +138,12 @@ def validate(words: Sequence[str]) -> None:
         print(notice)
 
 
+def index(words: Sequence[str]) -> None:
+    from dexml.index.command import index_command
+
+    index_command(words)
+
+
 def predict(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="dexml predict", description="The best labels of each text.")
     parser.add_argument("bundle", type=Path, help="the best/ folder of a run")
@@ -186,6 +193,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "index": index,
     "report": report,
 }
 

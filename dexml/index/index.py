@@ -46,7 +46,7 @@ class LabelIndex:
 
         Args:
             meta: any JSON, such as the encoder's fingerprint; saved with the index.
-            parameters: of the kind, see `Parameters`; defaults follow S and D.
+            parameters: of the kind, see `dexml.index.kinds.MEANINGS`; defaults follow S and D.
         Raises:
             LabelIndexError: unknown kind or parameter, too few labels for what the kind learns, unusable ids or meta.
         """
@@ -104,6 +104,16 @@ class LabelIndex:
     def lossless(self) -> bool:
         """Whether the vectors are kept as they were given (flat, ivf, hnsw)."""
         return self._kind.lossless
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the FAISS file that `save` writes."""
+        import faiss
+
+        sizes: list[int] = []
+        typed: Any = faiss  # its type stubs lack the writer
+        faiss.write_index(self._index, typed.PyCallbackIOWriter(lambda data: sizes.append(len(data))))
+        return sum(sizes)
 
     def vectors(self) -> Scores:
         """The embeddings [count, D] in the order of `ids`, as the index keeps them."""

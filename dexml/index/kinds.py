@@ -23,24 +23,26 @@ from dexml.index.search import Scores
 
 
 class Parameters(TypedDict, total=False):
-    """What a kind can be told; every one has a default that follows the number of labels."""
+    """What a kind can be told, see `MEANINGS`; every one has a default that follows the number of labels."""
 
     nlist: int
-    """ivf, ivfpq: lists the vectors are divided into"""
     nprobe: int
-    """ivf, ivfpq: lists a query looks into; more find more and take longer"""
     M: int
-    """hnsw: links of a vector"""
     efConstruction: int
-    """hnsw: candidates while building; more find more, building takes longer"""
     efSearch: int
-    """hnsw: candidates while searching; more find more and take longer"""
     parts: int
-    """pq, ivfpq: pieces a vector is cut into, a divisor of the width"""
     bits: int
-    """pq, ivfpq: bits of a piece's code, 1 to 8"""
 
 
+MEANINGS = {
+    "nlist": "ivf, ivfpq: lists the labels are divided into",
+    "nprobe": "ivf, ivfpq: lists a query looks into; more find more and take longer",
+    "M": "hnsw: links of a label; more find more, take longer and more memory",
+    "efConstruction": "hnsw: candidates while building; more find more, building takes longer",
+    "efSearch": "hnsw: candidates while searching; more find more and take longer",
+    "parts": "pq, ivfpq: pieces an embedding is cut into, a divisor of its width",
+    "bits": "pq, ivfpq: bits of a piece's code, 1 to 8",
+}
 KINDS: dict[str, Flat] = {
     "flat": Flat(),
     "fp16": Fp16(),

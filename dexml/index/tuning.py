@@ -3,7 +3,6 @@
 Legend: N queries, K places.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,9 +12,8 @@ import numpy.typing as npt
 
 from dexml.index.index import LabelIndex
 from dexml.index.rows import LabelIndexError
-from dexml.index.search import Ids, check_k
-
-_REPEATS = 3
+from dexml.index.search import Ids, as_embeddings, check_k
+from dexml.index.speed import milliseconds_and_gains
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Tuning:
     recall: float
     """recall@k against exact search over the same queries, 0 to 1"""
     ms_per_query: float
-    """median of three searches of all queries"""
+    """median of five searches of all queries"""
     parameters: dict[str, int]
     """of the index, the tuned one among them"""
 
@@ -79,7 +77,8 @@ def tune(
             raise LabelIndexError(_too_low(index, reached, recall, k, "has nothing to tune"))
     else:
         reached = _turn(index, queries, recall, k, exact)
-    return Tuning(k, reached, _ms_per_query(index, queries, k), index.parameters)
+    ms_per_query = milliseconds_and_gains([index], as_embeddings(queries, "queries"), k)[0][0]
+    return Tuning(k, reached, ms_per_query, index.parameters)
 
 
 def _turn(index: LabelIndex, queries: npt.ArrayLike, wanted: float, k: int, exact: Ids) -> float:
@@ -123,15 +122,6 @@ def _reference(index: LabelIndex, queries: npt.ArrayLike, exact_ids: npt.ArrayLi
             f"{exact.shape}"
         )
     return exact
-
-
-def _ms_per_query(index: LabelIndex, queries: npt.ArrayLike, k: int) -> float:
-    seconds = []
-    for _ in range(_REPEATS):
-        begin = time.perf_counter()
-        index.search(queries, k)
-        seconds.append(time.perf_counter() - begin)
-    return 1000 * float(np.median(seconds)) / len(np.asarray(queries))
 
 
 def _too_low(index: LabelIndex, reached: float, wanted: float, k: int, why: str) -> str:
