@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +26,10 @@ from dexml.data.tokens import Tokens
 from dexml.distributed import World
 from dexml.encoders.pretrained import build_encoder
 from dexml.encoders.text import TextEncoder
-from dexml.evaluation.evaluator import EvalSet, Predictions, Retriever, Scale, measure
+from dexml.evaluation.evaluator import EvalSet, Scale, measure
 from dexml.evaluation.metrics import recall_depths
 from dexml.evaluation.propensity import propensity_constants
+from dexml.evaluation.retrieval import Embedder, Predictions, Retriever
 from dexml.machine import cores
 from dexml.training.progress import bar
 
@@ -35,12 +38,16 @@ TEXT_FILES = {"trn": "trn_X.txt", "tst": "tst_X.txt", "dev": "dev_X.txt", "label
 
 
 class Session:
-    """Data set, token stores and encoder of a config, on one rank of a world."""
+    """Data set, token stores and encoder of a config, on one rank of a world.
 
-    def __init__(self, cfg: Config, world: World) -> None:
+    Args:
+        splits: what the data folder must hold; training needs both.
+    """
+
+    def __init__(self, cfg: Config, world: World, splits: Sequence[str] = ("trn", "tst")) -> None:
         self.cfg, self.world = cfg, world
         share_cores(cfg, world)
-        self.dataset = Dataset.load(cfg.data_dir)
+        self.dataset = Dataset.load(cfg.data_dir, splits)
         self._check_labels()
         self.train_rows, self.val_rows = self._split()
         for notice in self.dataset.notices:
@@ -66,6 +73,8 @@ class Session:
 
     def _split(self) -> tuple[Ints, Ints]:
         """Rows to train on (those with labels) and rows held out for model selection."""
+        if "trn" not in self.dataset.splits:
+            return np.arange(0), np.arange(0)
         rows, held_out = np.arange(len(self.dataset.trn)), np.arange(0)
         if self.cfg.num_val_points:
             rows, held_out = self.world.on_main(
@@ -112,9 +121,12 @@ class Session:
         return encoder
 
     @cached_property
-    def scale(self) -> Scale:
-        """Propensity constants by the data set's name, counts over the full training split."""
+    def scale(self) -> Scale | None:
+        """Propensity constants by the data set's name, counts over the full training split; None without one."""
         cfg = self.cfg
+        if "trn" not in self.dataset.splits:
+            log.info("%s has no training points: no PSP, which needs their label counts", self.dataset.path)
+            return None
         A, B, known = propensity_constants(self.dataset.name, cfg.propensity_A, cfg.propensity_B)
         where = "" if known else " (the default: this data set is not in the table)"
         log.info("propensity: A=%s, B=%s, N=%d%s", A, B, len(self.dataset.trn), where)
@@ -131,23 +143,36 @@ class Session:
             raise ConfigError(f"{self.dataset.path} has no dev split (raw/dev_X.txt and Y.dev.npz)")
         return EvalSet.of(name, getattr(self.dataset, name), self.tokens(name))
 
-    def evaluate(self, *names: str) -> dict[str, tuple[dict, Predictions]]:
+    def evaluate(self, *names: str) -> dict[str, tuple[dict[str, Any], Predictions]]:
         """Metrics and predictions of these splits, with the labels embedded once."""
         sets = [self.points(name) for name in names]
-        work = self.dataset.n_labels + sum(len(points.rows) for points in sets)
-        with bar(f"evaluating {' and '.join(names)}", work // self.world.size, self.world.is_main) as advance:
-            retriever = self.retrieve(advance)
+        with self.embedding(f"evaluating {' and '.join(names)}", self.dataset.n_labels, *sets) as embedder:
+            retriever = self.retrieve(embedder)
             found = {s.name: retriever.search(s.tokens, s.rows, self.cfg.eval_topk, s.filters) for s in sets}
-        return {s.name: (self._measure(s, found[s.name]), found[s.name]) for s in sets}
+        return {s.name: (self.measure(s, found[s.name]), found[s.name]) for s in sets}
 
-    def retrieve(self, advance: Callable[[int], None] = lambda n: None) -> Retriever:
+    @contextmanager
+    def embedding(self, title: str, more: int, *sets: EvalSet) -> Iterator[Embedder]:
+        """The encoder as it is now, with a bar over `more` texts and the points of `sets`."""
+        work = more + sum(len(points.rows) for points in sets)
+        with bar(title, work // self.world.size, self.world.is_main) as advance:
+            yield self.embedder(advance)
+
+    def embedder(self, advance: Callable[[int], None] = lambda n: None) -> Embedder:
+        size = self.cfg.eval_bsz or 2 * self.cfg.bsz
+        return Embedder(self.encoder, self.world, size, self.cfg.token_budget, advance)
+
+    def retrieve(self, embedder: Embedder | None = None) -> Retriever:
         """The labels embedded with the encoder as it is now, ready to be searched."""
-        cfg = self.cfg
-        size = cfg.eval_bsz or 2 * cfg.bsz
-        return Retriever(self.encoder, self.tokens("labels"), self.world, size, cfg.token_budget, advance)
+        return Retriever(embedder or self.embedder(), self.tokens("labels"))
 
-    def _measure(self, points: EvalSet, predictions: Predictions) -> dict:
-        return self.world.on_main(lambda: measure(points, predictions, self.cfg.eval_topk, self.scale, self._depths))
+    def measure(self, points: EvalSet, predictions: Predictions) -> dict[str, Any]:
+        """The metrics of predictions, taken by rank 0 and the same on every rank."""
+        return self.world.on_main(lambda: self.measure_here(points, predictions))
+
+    def measure_here(self, points: EvalSet, predictions: Predictions) -> dict[str, Any]:
+        """The metrics of predictions, without the other ranks."""
+        return measure(points, predictions, predictions.ids.shape[1], self.scale, self._depths)
 
     @property
     def _depths(self) -> tuple[int, ...]:

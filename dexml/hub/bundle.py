@@ -3,6 +3,7 @@
 ```
 config.json model.safetensors tokenizer*.json modules.json 1_Pooling/ ...   the encoder, see dexml.encoders.encoder
 dexml.yaml                        the config it was trained with
+calibration.json                  turns scores into probabilities; only where there were validation points
 labels.txt                        one label text a line, in the order of the ids
 label_embeddings.safetensors      `labels` float32 [L, D]
 index/                            the LabelIndex over them; its `meta` holds the digests of the files above that decide
@@ -12,6 +13,7 @@ index/                            the LabelIndex over them; its `meta` holds the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +26,20 @@ from dexml.config import Config
 from dexml.data.files import DataError, sha256
 from dexml.data.textfile import Lines
 from dexml.encoders.encoder import Encoder
+from dexml.evaluation.calibration import Calibration
 from dexml.index import LabelIndex
 
+CALIBRATION = "calibration.json"
 PARTS = ("modules.json", "labels.txt", "label_embeddings.safetensors", "index")
 
 
 def fill_bundle(
-    folder: Path, encoder: Encoder, label_texts: Sequence[str], embeddings: NDArray[np.float32], cfg: Config
+    folder: Path,
+    encoder: Encoder,
+    label_texts: Sequence[str],
+    embeddings: NDArray[np.float32],
+    cfg: Config,
+    calibration: Calibration | None = None,
 ) -> None:
     """Writes encoder, labels [L], their embeddings [L, D] and the flat index over them into the new `folder`.
 
@@ -48,6 +57,8 @@ def fill_bundle(
         file.writelines(f"{text}\n" for text in label_texts)
     digests = {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     cfg.dump(folder / "dexml.yaml")
+    if calibration is not None:
+        (folder / CALIBRATION).write_text(json.dumps(calibration.to_dict(), indent=1) + "\n", encoding="utf-8")
     save_file({"labels": np.ascontiguousarray(embeddings)}, folder / "label_embeddings.safetensors")
     LabelIndex.build(embeddings, meta={"sha256": digests}).save(folder / "index")
 
@@ -59,6 +70,8 @@ class Bundle:
     encoder: Encoder
     labels: Sequence[str]
     index: LabelIndex
+    calibration: Calibration | None = None
+    """None: the scores say nothing about probabilities."""
 
     @classmethod
     def load(
@@ -80,15 +93,48 @@ class Bundle:
             raise DataError(f"{folder}: the index is {index.width} wide, the encoder {encoder.width}: export it again")
         if len(index) and index.ids[-1] >= len(labels):
             raise DataError(f"{folder}: the index holds label {index.ids[-1]}, labels.txt has {len(labels)} lines")
-        return cls(encoder, labels, index)
+        return cls(encoder, labels, index, _read_calibration(folder / CALIBRATION))
 
-    def predict(self, texts: Sequence[str], k: int = 5) -> list[list[tuple[str, float]]]:
-        """The best k labels of each text with their scores (inner products, not probabilities)."""
-        ids, scores = self.index.search(self.encoder.encode(texts), min(k, len(self.index)))
+    def search(self, texts: Sequence[str], k: int = 5) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The best k labels of each of N texts: ids and scores (inner products) [N, k], padded with -1 and -inf."""
+        return self.index.search(self.encoder.encode(texts), min(k, len(self.index)))
+
+    def predict(
+        self, texts: Sequence[str], k: int = 5, threshold: float | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """The best k labels of each text with their scores (inner products, not probabilities).
+
+        With a threshold: those whose probability is above it, with their probabilities.
+        Raises:
+            DataError: a threshold, but the bundle has no calibration.
+        """
+        ids, values = self.search(texts, k)
+        keep = ids >= 0
+        if threshold is not None:
+            values = self.probability(values)
+            keep &= values > threshold
         return [
-            [(self.labels[i], float(score)) for i, score in zip(row, row_scores, strict=True) if i >= 0]
-            for row, row_scores in zip(ids.tolist(), scores.tolist(), strict=True)
+            [(self.labels[i], float(value)) for i, value in zip(row[kept], row_values[kept], strict=True)]
+            for row, row_values, kept in zip(ids, values, keep, strict=True)
         ]
+
+    def probability(self, scores: NDArray[np.floating]) -> NDArray[np.floating]:
+        """That a label which was found with a score is right; DataError if the bundle has no calibration."""
+        if self.calibration is None:
+            raise DataError(
+                f"this bundle has no {CALIBRATION}, so its scores are not probabilities: "
+                f"train with num_val_points, which fits one at the end"
+            )
+        return self.calibration.probability(scores)
+
+
+def _read_calibration(path: Path) -> Calibration | None:
+    if not path.exists():
+        return None
+    try:
+        return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: {error}: delete it to go without probabilities, or copy it again") from error
 
 
 def _check_digests(folder: Path, digests: dict[str, str]) -> None:

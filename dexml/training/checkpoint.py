@@ -35,6 +35,12 @@ class TrainState:
     """Optimiser updates done; the schedule's position."""
     best: dict[str, float] = field(default_factory=dict)
     """`value` of the tracked metric and the `step` it was reached at."""
+    stale: int = 0
+    """Evaluations since the best one."""
+    stopped: bool = False
+    """`early_stop` has ended the training."""
+    cost: dict[str, float] = field(default_factory=dict)
+    """What the steps since the last evaluation took."""
     loss_sum: float = 0.0
     """Sum and count of step losses since the last evaluation."""
     loss_count: int = 0
@@ -162,12 +168,13 @@ def _read(path: Path) -> tuple[TrainState, list[dict[str, Any]]]:
 def check_identity(path: Path, before: Mapping[str, Any], cfg: Config, now: Mapping[str, Any]) -> None:
     """Raises CheckpointError, naming what differs, unless the run that wrote the checkpoint is this one."""
     try:
-        keys = cfg.changed(Config(**before["config"]))
+        then = Config(**before["config"])  # keys that are newer than the checkpoint have their defaults
     except ValueError as error:
         raise CheckpointError(f"{path} was written by another version of dexml: {error}") from error
+    keys = cfg.changed(then)
     if keys:
-        values = cfg.to_dict()
-        changes = ", ".join(f"{key}: {before['config'][key]} -> {values[key]}" for key in keys)
+        old, new = then.to_dict(), cfg.to_dict()
+        changes = ", ".join(f"{key}: {old[key]} -> {new[key]}" for key in keys)
         raise CheckpointError(f"{path} was written with other settings ({changes}); set them back, or --resume never")
     parts = [part for part, value in now["data"].items() if before["data"].get(part) != value]
     if parts:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from dexml.data.tokenizer import load_tokenizer
 from dexml.encoders.encoder import Encoder
+from dexml.evaluation.calibration import Calibration, CalibrationError, candidates
+from dexml.evaluation.evaluator import EvalSet
+from dexml.evaluation.retrieval import Predictions
 from dexml.hub.bundle import fill_bundle
 from dexml.session import Session
 from dexml.training.directory import write_directory
@@ -35,19 +38,28 @@ def mine(session: Session, k: int) -> NDArray[np.int64]:
     return session.retrieve().search(session.tokens("trn"), np.arange(len(trn)), k, known.tocsr()).ids
 
 
-def export(session: Session, folder: RunFolder) -> None:
+def calibrate(points: EvalSet, predictions: Predictions) -> Calibration | None:
+    """Probabilities for the scores of lists, from how often they are right; None, told in the log, where none fit."""
+    try:
+        return Calibration.fit(*candidates(predictions.ids, predictions.scores, points.relevance))
+    except CalibrationError as error:
+        log.warning("scores stay without probabilities: %s", error)
+        return None
+
+
+def export(session: Session, folder: RunFolder, calibration: Calibration | None = None) -> None:
     """Writes the model and its labels to `best/`; every rank takes part in embedding the labels.
 
     In float32, as a loaded bundle will embed the texts it is asked for.
     """
     cfg = session.cfg
     session.encoder.precision = "fp32"
-    embeddings = session.retrieve().all_labels().numpy()
+    embeddings = session.retrieve().all_items()
 
     def write() -> None:
         encoder = Encoder(session.encoder, load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
         texts = session.dataset.label_texts
-        write_directory(folder.best, lambda path: fill_bundle(path, encoder, texts, embeddings, cfg))
+        write_directory(folder.best, lambda path: fill_bundle(path, encoder, texts, embeddings, cfg, calibration))
         log.info("bundle: %s", folder.best)
 
     session.world.on_main(write)

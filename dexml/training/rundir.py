@@ -12,7 +12,9 @@ from scipy.sparse import csr_matrix, save_npz
 
 from dexml.config import Config, ConfigError, load_config
 from dexml.data.files import atomic_write
+from dexml.evaluation.calibration import Calibration
 from dexml.evaluation.metrics import metric_columns, metrics_row
+from dexml.hub.bundle import CALIBRATION
 from dexml.training.checkpoint import forget_after
 
 log = logging.getLogger(__name__)
@@ -144,6 +146,14 @@ class RunFolder:
         """Writes <split>_score_mat.npz, points x labels."""
         with atomic_write(self.path / f"{split}_score_mat.npz") as file:
             save_npz(file, scores)
+
+    def write_calibration(self, calibration: Calibration | None) -> None:
+        """Writes calibration.json, or takes away what an earlier start left."""
+        path = self.path / CALIBRATION
+        path.unlink(missing_ok=True)
+        if calibration is not None:
+            with atomic_write(path) as file:
+                file.write((json.dumps(calibration.to_dict(), indent=1) + "\n").encode())
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes metrics.json, the mark of a run that is done; without `save` its checkpoints go."""

@@ -7,7 +7,6 @@ function of (seed, epoch, step, point), so a resumed run only needs the number o
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,28 +18,23 @@ from dexml.config import Config
 from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
-from dexml.evaluation.evaluator import Predictions
+from dexml.evaluation.calibration import Calibration
+from dexml.evaluation.retrieval import Predictions
 from dexml.heads.dual import DualEncoder, Prepared
 from dexml.labels.policy import Shortlist, make_label_side
 from dexml.session import Session
 from dexml.stopwatch import in_words
 from dexml.training.ahead import ahead
-from dexml.training.checkpoint import (
-    TrainState,
-    check_identity,
-    checkpoint_path,
-    load_checkpoint,
-    newest,
-    prune,
-    read_state,
-    save_checkpoint,
-)
-from dexml.training.directory import verify
+from dexml.training.checkpoint import TrainState
+from dexml.training.cost import add_step, told
 from dexml.training.log import log_to, start_log
+from dexml.training.modes import Scored, evaluate_modes
 from dexml.training.progress import Bar
-from dexml.training.results import export, mine, short
-from dexml.training.rng import rng_state, seed_rng
+from dexml.training.results import calibrate, export, mine, short
+from dexml.training.resume import Checkpoints
+from dexml.training.rng import seed_rng
 from dexml.training.rundir import RunFolder
+from dexml.training.selection import select
 from dexml.training.step import Stepper, StepReport
 from dexml.training.trackers import tracker_config, tracker_names
 
@@ -87,7 +81,8 @@ class Trainer:
         self.per_epoch = steps_per_epoch(len(session.train_rows), self.batch_size)
         self.total = self.per_epoch * cfg.num_epochs
         self.stepper = Stepper(cfg, self.head, self.world, self.total)
-        self.resumed = self.world.on_main(self._checkpoint_to_resume)
+        self.checkpoints = Checkpoints(cfg, self.folder.checkpoints, session, self.stepper, side)
+        self.resumed = self.world.on_main(self.checkpoints.to_resume)
         self.world.on_main(self._open)
         self._describe()
 
@@ -117,61 +112,11 @@ class Trainer:
         elif not cfg.num_val_points:
             log.info("num_val_points is 0: no model selection, the last model is the result")
 
-    # --- state ---
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        return {"config": self.cfg.to_dict(), "data": self.session.fingerprint, "processes": self.world.size} | {
-            "precision": self.session.encoder.precision
-        }
-
     def _restore(self) -> None:
-        self.state = TrainState()
-        self.tested: tuple[int, dict[str, Any], Predictions] | None = None
-        path = self.resumed
-        if path is not None:
-            self.state = load_checkpoint(path, self.session.encoder, self.stepper.optimizer, self.world.rank)
-            self.head.side.load(path)
-            if self.state.loss_scale:
-                self.stepper.loss_scale.load_state_dict(self.state.loss_scale)
-            log.info("resuming from %s (step %d of %d)", path, self.state.step, self.total)
+        self.state = self.checkpoints.restore(self.resumed) if self.resumed else TrainState()
+        self.tested: tuple[int, Scored] | None = None
+        self.lap_began = self.step_ended = time.perf_counter()
         self.world.on_main(lambda: self.folder.rewind(self.state.step))
-
-    def _checkpoint_to_resume(self) -> Path | None:
-        """A whole checkpoint of this very run, or None to start from the beginning."""
-        path = None
-        if self.cfg.resume == "auto":
-            path = newest(self.folder.checkpoints)
-        elif self.cfg.resume != "never":
-            path = Path(self.cfg.resume)
-            verify(path)
-        if path is not None:
-            state = read_state(path)
-            check_identity(path, state.identity, self.cfg, self._identity)
-            if "step" in state.best:
-                verify(self._best_checkpoint(state))
-        return path
-
-    def _best_checkpoint(self, state: TrainState) -> Path:
-        return checkpoint_path(self.folder.checkpoints, int(state.best["step"]))
-
-    def _save(self) -> None:
-        self.state.loss_scale = self.stepper.loss_scale.state_dict()
-        self.state.identity = self._identity
-        rng = self.world.gather_objects(rng_state())
-
-        def write() -> None:
-            save_checkpoint(
-                self.folder.checkpoints,
-                self.state,
-                self.session.encoder,
-                self.stepper.optimizer,
-                rng,
-                self.head.side.save,
-            )
-            prune(self.folder.checkpoints, self.cfg.save_keep)
-
-        self.world.on_main(write)
 
     # --- the loop ---
 
@@ -179,9 +124,8 @@ class Trainer:
         cfg, state = self.cfg, self.state
         self.accelerator.init_trackers(cfg.project, config=tracker_config(cfg))
         self.session.encoder.train()
-        self.lap_began = time.perf_counter()
         with Bar("training", self.total, state.step, self.world.is_main) as self.bar:
-            while state.step < self.total:
+            while state.step < self.total and not state.stopped:
                 epoch, start = divmod(state.step, self.per_epoch)
                 batches = epoch_batches(self.session.train_rows, self.batch_size, cfg.seed, epoch, start)
                 for ready in self._timed(ahead(batches, self._prepare)):
@@ -189,7 +133,8 @@ class Trainer:
                     ended = epoch + 1 if state.step % self.per_epoch == 0 else 0
                     evaluated = bool(ended) and self._end_epoch(ended)
                     if evaluated or (cfg.save_interval and state.step % cfg.save_interval == 0):
-                        self._save()
+                        self.checkpoints.save(state)
+                        self.step_ended = time.perf_counter()
 
     def _prepare(self, batch: Batch) -> list[Prepared]:
         return [self.head.prepare(micro) for micro in batch.split(self.cfg.bsz * self.world.size)]
@@ -204,7 +149,10 @@ class Trainer:
             yield ready
 
     def _step(self, parts: list[Prepared]) -> None:
-        self._tell(self.stepper.step(parts, self.state))
+        report = self.stepper.step(parts, self.state)
+        began, self.step_ended = self.step_ended, time.perf_counter()
+        add_step(self.state.cost, self.step_ended - began, report.encoded)
+        self._tell(report)
 
     def _tell(self, told: StepReport) -> None:
         """What the step gave and cost: on the bar, and every `log_interval` steps in log.txt and the trackers."""
@@ -247,26 +195,31 @@ class Trainer:
         return "val" if self.cfg.num_val_points else "tst"
 
     def _evaluate(self, epoch: int) -> None:
-        cfg, state, split = self.cfg, self.state, self._watched
+        cfg, state, split, began = self.cfg, self.state, self._watched, time.perf_counter()
         metrics, predictions = self.session.evaluate(split)[split]
         if split == "tst":
-            self.tested = state.step, metrics, predictions
-        loss = state.loss_sum / max(1, state.loss_count)
-        state.loss_sum, state.loss_count = 0.0, 0
-        entry = {"split": split, "epoch": epoch, "step": state.step, "loss": loss, **metrics}
-        value = metrics[cfg.track_metric]
+            self.tested = state.step, (metrics, predictions)
         selects = bool(cfg.num_val_points) or cfg.select_on_test
-        better = selects and value > state.best.get("value", -math.inf)
-        if better:
-            state.best = {"value": value, "step": state.step}
-        log.info(
-            "epoch %d/%d, loss %.4f, %s: %s%s", epoch, cfg.num_epochs, loss, split, short(metrics), " (best)" * better
-        )
+        better = selects and select(state, metrics[cfg.track_metric], cfg.early_stop)
+        self._record(epoch, split, metrics, time.perf_counter() - began, better)
+        if state.stopped:
+            left = f"no better {cfg.track_metric} in {state.stale} evaluations"
+            log.info("%s: training stops after epoch %d of %d", left, epoch, cfg.num_epochs)
+        if cfg.save and (better or not selects):
+            self._save_scores(split, predictions)
+
+    def _record(self, epoch: int, split: str, metrics: dict[str, Any], seconds: float, better: bool) -> None:
+        """An evaluation in the log, the trackers and metrics.jsonl; what is counted between two starts anew."""
+        state = self.state
+        loss = state.loss_sum / max(1, state.loss_count)
+        cost = told(self.world, state.cost, seconds)
+        state.loss_sum, state.loss_count, state.cost = 0.0, 0, {}
+        entry = {"split": split, "epoch": epoch, "step": state.step, "loss": loss, **metrics, **cost}
+        mark = " (best)" * better
+        log.info("epoch %d/%d, loss %.4f, %s: %s%s", epoch, self.cfg.num_epochs, loss, split, short(metrics), mark)
         numbers = {f"{split}/{name}": value for name, value in metrics.items() if "@" in name}
         self.accelerator.log(numbers, step=state.step)
         self.world.on_main(lambda: self.folder.record(entry))
-        if cfg.save and (better or not selects):
-            self._save_scores(split, predictions)
 
     def _save_scores(self, split: str, predictions: Predictions) -> None:
         scores = predictions.to_csr(self.session.dataset.n_labels)
@@ -275,25 +228,34 @@ class Trainer:
     # --- the end ---
 
     def _finish(self) -> dict[str, Any]:
-        metrics, predictions = self._test_best()
-        chosen = {"chosen_on": self._watched, "chosen_step": int(self.state.best["step"])} if self.state.best else {}
-        metrics = {**metrics, "epochs": self.cfg.num_epochs, "steps": self.state.step, **chosen}
+        cfg, state = self.cfg, self.state
+        found = self._test_best()
+        metrics, predictions = found["tst"][cfg.predict_mode]
+        ran = {"epochs": state.step // self.per_epoch, "steps": state.step, "stopped_early": state.step < self.total}
+        chosen = {"chosen_on": self._watched, "chosen_step": int(state.best["step"])} if state.best else {}
+        metrics = {**metrics, **ran, **chosen}
         log.info("test: %s", short(metrics))
-        if self.cfg.save:
+        if cfg.save:
             self._save_scores("tst", predictions)
-            export(self.session, self.folder)
+            export(self.session, self.folder, self._calibration(found.get("val")))
         self.accelerator.log({f"test/{name}": value for name, value in metrics.items() if "@" in name})
         self.world.on_main(lambda: self.folder.finish(metrics))
         for tracker in self.accelerator.trackers:  # end_training would also end the process group
             tracker.finish()
         return metrics
 
-    def _test_best(self) -> tuple[dict[str, Any], Predictions]:
+    def _calibration(self, found: dict[str, Scored] | None) -> Calibration | None:
+        """From the predictions of the validation points; also written into the folder."""
+        calibration = None if found is None else calibrate(self.session.points("val"), found["labels"][1])
+        self.world.on_main(lambda: self.folder.write_calibration(calibration))
+        return calibration
+
+    def _test_best(self) -> dict[str, dict[str, Scored]]:
         """Loads the chosen model, the last one if none was chosen, and tests it unless that has just been done."""
-        step = int(self.state.best.get("step", self.state.step))
+        cfg, step = self.cfg, int(self.state.best.get("step", self.state.step))
         if step != self.state.step:
-            best = self._best_checkpoint(self.state)
-            load_model(self.session.encoder, best / "model.safetensors")
-        if self.tested is not None and self.tested[0] == step:
-            return self.tested[1:]
-        return self.session.evaluate("tst")["tst"]
+            load_model(self.session.encoder, self.checkpoints.best(self.state) / "model.safetensors")
+        if self.tested is not None and self.tested[0] == step and cfg.predict_mode == "labels":
+            return {"tst": {"labels": self.tested[1]}}
+        splits = ["tst", *["val"] * bool(cfg.num_val_points and cfg.save)]
+        return evaluate_modes(self.session, splits, cfg.predict_mode)

@@ -55,22 +55,34 @@ def result(run: Path) -> dict[str, Any]:
     """Everything a run leaves that does not name its folder or the time: files, and tensors of its last checkpoint."""
     files = [
         "metrics.json",
-        "metrics.jsonl",
         "metrics.tsv",
+        "calibration.json",
         "best/model.safetensors",
         "best/label_embeddings.safetensors",
+        "best/calibration.json",
     ]
     last = checkpoints(run / "checkpoints")[-1]
     state = json.loads((last / "state.json").read_text())
     state.pop("identity")
+    state["cost"].pop("seconds", None)
     tensors = {name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer", "rng")}
-    return {"files": {name: (run / name).read_bytes() for name in files}, "state": state, "tensors": tensors}
+    found = {name: (run / name).read_bytes() for name in files}
+    return {"files": found, "evaluations": evaluations(run), "state": state, "tensors": tensors}
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without time and memory, and with them the tokens and labels of a step."""
+    timed = {"seconds", "eval_seconds", "tokens_per_s", "peak_mb"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all(timed < entry.keys() for entry in lines)
+    return [{name: value for name, value in entry.items() if name not in timed} for entry in lines]
 
 
 def assert_same_result(one: Path, two: Path) -> None:
     """Bit for bit."""
     a, b = result(one), result(two)
     assert a["state"] == b["state"]
+    assert a["evaluations"] == b["evaluations"]
     for name, content in a["files"].items():
         assert content == b["files"][name], name
     for file, tensors in a["tensors"].items():

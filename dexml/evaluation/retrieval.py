@@ -1,0 +1,158 @@
+"""Texts embedded over the ranks and searched: every query is encoded by one rank only, every list is whole.
+
+Items are sharded over the ranks, and so are the queries of each block.
+
+N queries, S items of this rank's shard, D embedding width, K places kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from dexml.data.batching import Ints
+from dexml.data.tokens import Tokens
+from dexml.distributed import World
+from dexml.encoders.encode import embed
+from dexml.encoders.text import TextEncoder
+from dexml.evaluation.topk import apply_filters, filter_overfetch
+from dexml.index.search import FlatSearcher, merge_topk
+
+BLOCK = 16384  # queries encoded and searched at a time
+Embeddings = NDArray[np.float32]
+Lists = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""ids and scores [N, K], padded with -1 and -inf"""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Ranked lists, padded with id -1 and score -inf."""
+
+    ids: NDArray[np.int64]
+    """[N, K]"""
+    scores: NDArray[np.float32]
+    """[N, K]"""
+
+    def part(self, rows: slice) -> Predictions:
+        return Predictions(self.ids[rows], self.scores[rows])
+
+    def to_csr(self, n_labels: int) -> csr_matrix:
+        """Scores as points x labels; a score of exactly 0 stays stored."""
+        real = self.ids >= 0
+        indptr = np.concatenate([[0], np.cumsum(real.sum(1))])
+        return csr_matrix((self.scores[real], self.ids[real], indptr), shape=(len(self.ids), n_labels))
+
+
+class Embedder:
+    """The encoder as it is now, on texts that every rank has: each encodes a part, all get the whole."""
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        world: World,
+        max_rows: int,
+        token_budget: int,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> None:
+        self.encoder, self.world = encoder, world
+        self.limits = (max_rows, token_budget)
+        self.advance = advance
+
+    def part(self, tokens: Tokens, rows: Ints) -> torch.Tensor:
+        """Embeddings of this rank's span of `rows`, on its device."""
+        mine = rows[self.world.span(len(rows))]
+        return embed(self.encoder, tokens.gather, mine, tokens.pad_id, *self.limits, self.advance)
+
+    def whole(self, tokens: Tokens, rows: Ints) -> Embeddings:
+        """Embeddings [n, D] of n rows, on every rank."""
+        return self.world.gather_rows(self.part(tokens, rows), len(rows)).cpu().numpy()
+
+
+class Searcher(Protocol):
+    """Anything that finds the best k of its items: ids [N, k] and scores [N, k], padded with -1 and -inf."""
+
+    def search(self, queries: Embeddings, k: int) -> Lists: ...
+
+
+class Retriever:
+    """Texts embedded once, a shard on each rank, and searched exactly for any number of query sets.
+
+    Args:
+        rows: what can be found; all of `tokens` if left out. Found ids count from 0 in these rows.
+    """
+
+    def __init__(self, embedder: Embedder, tokens: Tokens, rows: Ints | None = None) -> None:
+        self.embedder, self.world = embedder, embedder.world
+        rows = np.arange(len(tokens)) if rows is None else rows
+        self.n_items = len(rows)
+        self.shard = self.world.span(self.n_items)
+        self.item_SD = embedder.part(tokens, rows).cpu()
+        self.first = self.shard.start
+        """id of the first item of this rank's searcher"""
+        self.searcher: Searcher | None = FlatSearcher(self.item_SD.numpy()) if len(self.item_SD) else None
+
+    def all_items(self) -> Embeddings:
+        """The embeddings of every item, on every rank."""
+        return self.world.gather_rows(self.item_SD.to(self.world.device), self.n_items).cpu().numpy()
+
+    def through(self, make: Callable[[Embeddings], Searcher]) -> Retriever:
+        """The same items behind the searcher that `make` builds over all of them, on rank 0."""
+        other, items = copy(self), self.all_items()
+        made: list[Searcher] = []
+        self.world.on_main(lambda: made.append(make(items)))
+        other.first, other.searcher = 0, made[0] if made else None
+        return other
+
+    def search(self, tokens: Tokens, rows: Ints, k: int, filters: csr_matrix | None = None) -> Predictions:
+        """The best k items of each of `rows` [N], without the cells of `filters` [N, items]."""
+        return search_together([Wanted(self, k, filters)], tokens, rows)[0]
+
+    def search_vectors(self, query_ND: Embeddings, k: int) -> Lists:
+        """The best k items of each query, which are the same on every rank: ids and scores [N, k]."""
+        ids = np.full((len(query_ND), k), -1, np.int64)
+        scores = np.full((len(query_ND), k), -np.inf, np.float32)
+        if self.searcher is not None:
+            ids, scores = self.searcher.search(query_ND, k)
+            ids = np.where(ids >= 0, ids + self.first, -1)
+        device = self.world.device
+        all_ids = self.world.gather(torch.from_numpy(ids).to(device)).cpu().numpy()
+        all_scores = self.world.gather(torch.from_numpy(scores).to(device)).cpu().numpy()
+        return merge_topk(list(zip(all_ids, all_scores, strict=True)), k)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a retriever: k items a query, without the cells of `filters` [N, items]."""
+
+    retriever: Retriever
+    k: int
+    filters: csr_matrix | None = None
+
+    @property
+    def fetch(self) -> int:
+        more = filter_overfetch(self.filters) if self.filters is not None else 0
+        return min(self.k + more, self.retriever.n_items)
+
+    def finish(self, parts: Sequence[Lists]) -> Predictions:
+        """The lists of all blocks, filtered and cut."""
+        ids, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        if self.filters is not None:
+            ids, scores = apply_filters(ids, scores, self.filters, min(self.k, self.retriever.n_items))
+        return Predictions(ids, scores)
+
+
+def search_together(wanted: Sequence[Wanted], tokens: Tokens, rows: Ints) -> list[Predictions]:
+    """Answers for `rows` [N] of queries, encoded once, block by block."""
+    parts: list[list[Lists]] = [[] for _ in wanted]
+    for begin in range(0, len(rows), BLOCK):
+        query_ND = wanted[0].retriever.embedder.whole(tokens, rows[begin : begin + BLOCK])
+        for part, one in zip(parts, wanted, strict=True):
+            part.append(one.retriever.search_vectors(query_ND, one.fetch))
+    return [one.finish(part) for part, one in zip(parts, wanted, strict=True)]

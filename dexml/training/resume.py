@@ -1,0 +1,84 @@
+"""Where a run goes on from, and what it saves to go on from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from dexml.config import Config
+from dexml.labels.policy import LabelSide
+from dexml.session import Session
+from dexml.training.checkpoint import (
+    TrainState,
+    check_identity,
+    checkpoint_path,
+    load_checkpoint,
+    newest,
+    prune,
+    read_state,
+    save_checkpoint,
+)
+from dexml.training.cost import joined
+from dexml.training.directory import verify
+from dexml.training.rng import rng_state
+from dexml.training.step import Stepper
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run in `folder`: encoder, optimiser, label side, random state and counters."""
+
+    def __init__(self, cfg: Config, folder: Path, session: Session, stepper: Stepper, side: LabelSide) -> None:
+        self.cfg, self.folder, self.session, self.stepper, self.side = cfg, folder, session, stepper, side
+        self.world = session.world
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"config": self.cfg.to_dict(), "data": self.session.fingerprint, "processes": self.world.size} | {
+            "precision": self.session.encoder.precision
+        }
+
+    def to_resume(self) -> Path | None:
+        """A whole checkpoint of this very run, or None to start from the beginning; changes nothing."""
+        path = None
+        if self.cfg.resume == "auto":
+            path = newest(self.folder)
+        elif self.cfg.resume != "never":
+            path = Path(self.cfg.resume)
+            verify(path)
+        if path is not None:
+            state = read_state(path)
+            check_identity(path, state.identity, self.cfg, self._identity)
+            if "step" in state.best:
+                verify(self.best(state))
+        return path
+
+    def best(self, state: TrainState) -> Path:
+        """The checkpoint of the best model so far."""
+        return checkpoint_path(self.folder, int(state.best["step"]))
+
+    def restore(self, path: Path) -> TrainState:
+        """Puts everything back as it was."""
+        state = load_checkpoint(path, self.session.encoder, self.stepper.optimizer, self.world.rank)
+        self.side.load(path)
+        if not self.world.is_main:
+            state.cost = {}  # rank 0 has what all have spent
+        if state.loss_scale:
+            self.stepper.loss_scale.load_state_dict(state.loss_scale)
+        log.info("resuming from %s (step %d of %d)", path, state.step, self.stepper.total)
+        return state
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint and deletes the oldest."""
+        state.loss_scale = self.stepper.loss_scale.state_dict()
+        state.identity = self._identity
+        state.cost = joined(self.world, state.cost)
+        rng = self.world.gather_objects(rng_state())
+
+        def write() -> None:
+            save_checkpoint(self.folder, state, self.session.encoder, self.stepper.optimizer, rng, self.side.save)
+            prune(self.folder, self.cfg.save_keep)
+
+        self.world.on_main(write)
