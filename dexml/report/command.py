@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dexml.data.files import atomic_write
 from dexml.report.run import ReportError, read_runs
 
 
@@ -25,18 +24,19 @@ def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     folder that is no run, runs that cannot be compared, or what has to be installed.
     """
     runs = read_runs(list(paths))
+    from dexml.data.files import atomic_write
+
     try:
         from dexml.report.page import build_page
     except ModuleNotFoundError as error:
         raise ReportError(f"a report needs {error.name}: pip install 'dexml[report]'") from error
 
-    page, folder = build_page(runs), out or paths[0] / "report"
+    folder = out or paths[0] / "report"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReportError(f"{folder}: cannot make that folder ({error}): name another with --out") from error
-    for old in folder.glob("*.png"):
-        old.unlink()
+    page = build_page(runs)
     for plot in page.plots:
         with atomic_write(folder / f"{plot.name}.png") as file:
             file.write(plot.png)

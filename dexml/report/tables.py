@@ -55,7 +55,9 @@ def duration(seconds: float) -> str:
 
 
 def size(megabytes: float) -> str:
-    return f"{megabytes / 1000:.2f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"
+    if megabytes >= 1000:
+        return f"{megabytes / 1000:.2f} GB"
+    return f"{megabytes:.0f} MB" if megabytes >= 10 else f"{megabytes:.1f} MB"
 
 
 # ---- what a run knows of its costs ----------------------------------------------------------------------------------
