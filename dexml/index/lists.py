@@ -18,7 +18,7 @@ class Ivf(Flat):
     def defaults(self, count: int, width: int, given: Mapping[str, int]) -> dict[str, int]:
         usual = max(1, min(round(4 * count**0.5), count // 39))  # FAISS asks for 39 vectors a centroid
         nlist = given.get("nlist", usual)
-        return {"nlist": nlist, "nprobe": max(1, nlist // 8)}
+        return {"nlist": nlist, "nprobe": min(nlist, max(8, nlist // 8))}
 
     def check(self, label_SD: Scores, given: Mapping[str, int]) -> None:
         check_learnable(label_SD, given["nlist"], f"nlist={given['nlist']} learns as many centroids")

@@ -149,7 +149,7 @@ def test_parameters_that_cannot_be_are_refused(kind: str, parameters: dict[str, 
 
 
 def test_defaults_follow_the_number_of_labels() -> None:
-    assert KINDS["ivf"].defaults(100, 384, {}) == {"nlist": 2, "nprobe": 1}
+    assert KINDS["ivf"].defaults(100, 384, {}) == {"nlist": 2, "nprobe": 2}
     assert KINDS["ivf"].defaults(27_754, 384, {}) == {"nlist": 666, "nprobe": 83}
     assert KINDS["ivf"].defaults(1_300_000, 384, {}) == {"nlist": 4561, "nprobe": 570}
     assert KINDS["ivf"].defaults(1_300_000, 384, {"nlist": 80})["nprobe"] == 10
