@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,8 +108,8 @@ def _config_text(run: Run) -> str:
 
 
 def _commands(runs: Sequence[Run]) -> str:
-    lines = [f"python train.py {run.path / 'config.yaml'} --expname {run.name}-again" for run in runs]
-    return "\n".join([*lines, f"dexml report {' '.join(str(run.path) for run in runs)}"])
+    again = [["python", "train.py", str(run.path / "config.yaml"), "--expname", f"{run.name}-again"] for run in runs]
+    return "\n".join(shlex.join(words) for words in [*again, ["dexml", "report", *(str(run.path) for run in runs)]])
 
 
 def _made_with() -> str:

@@ -15,6 +15,7 @@ import yaml
 from dexml.config import FIELDS
 
 LETTERS = "ABCDEF"
+NUMBERS = {"epoch", "step", "loss", "n_docs", "A", "B"}  # beside the metrics, P@1 and the like
 STEP_LINE = re.compile(r"^(\S+ \S+) \w+ step (\d+)/(\d+), loss (\S+),.*?(?: ([\d.]+) tokens/s|$)", re.MULTILINE)
 LAST_STAMP = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) ", re.MULTILINE)
 
@@ -127,7 +128,10 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """A last line that is still being written is left out."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     for number, line in enumerate(lines, start=1):
-        yield _object(path, number, line)
+        entry = _object(path, number, line)
+        if not {"epoch", "step"} <= entry.keys():
+            raise ReportError(f"{path}:{number}: an evaluation has an epoch and a step: has the file been edited?")
+        yield entry
 
 
 def _object(path: Path, line: int, text: bytes) -> dict[str, Any]:
@@ -137,6 +141,9 @@ def _object(path: Path, line: int, text: bytes) -> dict[str, Any]:
         raise ReportError(f"{path}:{line}: not JSON ({error}): has the file been edited?") from None
     if not isinstance(found, dict):
         raise ReportError(f"{path}:{line}: expected a JSON object of metrics")
+    for key, value in found.items():
+        if type(value) not in (int, float) and ("@" in key or key in NUMBERS):
+            raise ReportError(f"{path}:{line}: {key} is {value!r}, not a number: has the file been edited?")
     return found
 
 

@@ -55,7 +55,9 @@ def test_a_folder_without_metrics_is_one_error(root: Path, names: list[str]) -> 
     [
         ("metrics.json", "{", r"metrics.json:1: not JSON"),
         ("metrics.json", "[1]", r"metrics.json:1: expected a JSON object"),
-        ("metrics.jsonl", "{}\nno\n", r"metrics.jsonl:2: not JSON"),
+        ("metrics.json", '{"P@1": "x"}', r"metrics.json:1: P@1 is 'x', not a number"),
+        ("metrics.jsonl", '{"epoch": 1, "step": 9}\nno\n', r"metrics.jsonl:2: not JSON"),
+        ("metrics.jsonl", "{}\n", r"metrics.jsonl:1: an evaluation has an epoch and a step"),
         ("config.yaml", "a: [", r"config.yaml: not YAML"),
     ],
 )
