@@ -165,9 +165,7 @@ def test_the_peers_score_matrix_holds_the_same_predictions(tmp_path: Path) -> No
         ({}, 0, None, False),
     ],
 )
-def test_metrics_agree_to_a_millionth(
-    peer: dict[str, float], compared: int, worst: str | None, agrees: bool
-) -> None:
+def test_metrics_agree_to_a_millionth(peer: dict[str, float], compared: int, worst: str | None, agrees: bool) -> None:
     found = agreement({"P@1": 50.0, "P@3": 40.0, "R@1": 1.0}, peer)
     assert (found["compared"], found["worst"], found["agrees"]) == (compared, worst, agrees)
     assert ("no number there: P@1" in describe("dexml", found)) is bool(found["undefined"])
