@@ -59,14 +59,21 @@ class Packing:
         parts = x_NH.split(self.run_sizes)
         return torch.cat([x.view(*run, -1).mean(1) for x, run in zip(parts, self.runs, strict=True)])
 
-    def attention(
-        self, query: Tensor, key: Tensor, value: Tensor, attend: Callable[[Tensor, Tensor, Tensor, slice], Tensor]
-    ) -> Tensor:
-        """`attend` on each run, [texts, heads, tokens, width] with the slice of its texts, of [1, heads, N, width]."""
-        sides = [x[0].transpose(0, 1).split(self.run_sizes) for x in (query, key, value)]
-        out, first = [], 0
-        for (texts, tokens), *parts in zip(self.runs, *sides, strict=True):
-            q, k, v = (x.unflatten(0, (texts, tokens)).transpose(1, 2) for x in parts)
-            out.append(attend(q, k, v, slice(first, first + texts)).transpose(1, 2).flatten(0, 1))
-            first += texts
-        return torch.cat(out).transpose(0, 1).unsqueeze(0)
+    def by_run(self, work: Callable[..., tuple[Tensor, ...]], *sides: Tensor) -> tuple[Tensor, ...]:
+        """`work(texts, *parts)` on each run: the slice of its texts and what is theirs of `sides` [1, heads, N, width].
+
+        A part is [texts * heads, tokens, width], and so is what work returns; it comes back joined like `sides`.
+        """
+        heads = sides[0].shape[1]
+        runs = zip(*(side[0].transpose(0, 1).split(self.run_sizes) for side in sides), strict=True)
+        joined: tuple[Tensor, ...] = ()
+        first = place = 0
+        for (texts, tokens), parts in zip(self.runs, runs, strict=True):
+            shape = (texts, tokens, heads, -1)
+            done = work(slice(first, first + texts), *(x.reshape(shape).transpose(1, 2).flatten(0, 1) for x in parts))
+            joined = joined or tuple(x.new_empty(int(self.lengths.sum()), heads, x.shape[-1]) for x in done)
+            for out, x in zip(joined, done, strict=True):
+                rows = out[place : place + texts * tokens].view(shape)
+                rows.copy_(x.view(texts, heads, tokens, -1).transpose(1, 2))
+            first, place = first + texts, place + texts * tokens
+        return tuple(out.transpose(0, 1).unsqueeze(0) for out in joined)

@@ -40,11 +40,11 @@ def test_the_estimate_is_what_many_texts_keep(folder: Path) -> None:
     assert sum(kept.values()) == pytest.approx(estimate * 40 * 16, rel=0.02)
 
 
-def test_a_wider_deeper_longer_model_costs_more(folder: Path, tmp_path: Path) -> None:
+def test_a_wider_or_deeper_model_costs_more_a_token_and_a_longer_text_does_not(folder: Path, tmp_path: Path) -> None:
     small = activation_bytes(encoder(folder, 0.0), 16)
     assert activation_bytes(encoder(make_model(tmp_path / "deep", layers=4), 0.0), 16) > 1.7 * small
     assert activation_bytes(encoder(make_model(tmp_path / "wide", width=64), 0.0), 16) > 1.7 * small
-    assert activation_bytes(encoder(folder, 0.0), 32) > small  # attention
+    assert activation_bytes(encoder(folder, 0.0), 32) == pytest.approx(small, rel=0.01)  # attention is not kept
     assert activation_bytes(encoder(folder, 0.1), 16) > small  # masks
 
 
