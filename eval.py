@@ -1,4 +1,4 @@
-"""Evaluate the exported model of a run: python eval.py tst CONFIG.yaml (or the config.yaml in the run's folder)."""
+"""Evaluate an exported model: python eval.py tst RUN, BUNDLE or CONFIG.yaml; python eval.py --help."""
 
 import sys
 

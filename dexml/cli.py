@@ -1,4 +1,4 @@
-"""`dexml`: prepare, validate, tokenize, train, eval, predict. Heavy libraries load only when a command needs them."""
+"""`dexml`: the console script. Heavy libraries load only when a command needs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USAGE = """dexml COMMAND ...
   validate FOLDER                                 check a data folder and say what is in it
   tokenize --data-path FILE --tf-max-len N --tf-token-type NAME
   train CONFIG.yaml [MORE.yaml] [--key value]     train, evaluate, export; `dexml train --help` lists every key
-  eval trn|val|tst|dev CONFIG.yaml [--key value]  evaluate the exported model of a run
+  eval trn|val|tst|dev RUN|BUNDLE|CONFIG.yaml     evaluate an exported model; `dexml eval --help`
   predict BUNDLE [--top-k 5] [TEXT ...]           labels for texts, or for the lines of standard input
   index BUNDLE --kind ivf [--recall 0.99]         another kind of index over the labels; `dexml index --help`
   report RUN [RUN ...] [--out FOLDER]             one HTML page about a run, or several side by side
@@ -84,25 +84,9 @@ def train(words: Sequence[str]) -> None:
 
 
 def evaluate(words: Sequence[str]) -> None:
-    from dexml.config import ConfigError, load_config, parse_command_line
+    from dexml.training.command import eval_command
 
-    usage = "dexml eval trn|val|tst|dev CONFIG.yaml [--key value ...]"
-    if {"-h", "--help"} & set(words):
-        print(usage)
-        return
-    if len(words) < 2 or words[0] not in ("trn", "val", "tst", "dev"):
-        raise ConfigError(f"usage: {usage}")
-    cfg = load_config(*parse_command_line(words[1:]))
-    from dexml.distributed import leave
-    from dexml.evaluation.table import metrics_table
-    from dexml.training.evaluate import evaluate_run
-
-    try:
-        metrics = evaluate_run(cfg, words[0])
-        if metrics is not None:
-            print(metrics_table({f"{cfg.expname} ({words[0]})": metrics}))
-    finally:
-        leave()
+    eval_command(words)
 
 
 def tokenize(words: Sequence[str]) -> None:
@@ -145,45 +129,15 @@ def index(words: Sequence[str]) -> None:
 
 
 def predict(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="dexml predict", description="The best labels of each text.")
-    parser.add_argument("bundle", type=Path, help="the best/ folder of a run")
-    parser.add_argument("texts", nargs="*", help="texts; without any, one a line from standard input")
-    parser.add_argument("--top-k", type=int, default=5, help="labels of each text")
-    args = parser.parse_args(words)
-    if args.top_k < 1:
-        parser.error(f"--top-k is {args.top_k}: expected 1 or more")
-    from dexml.hub.bundle import Bundle
+    from dexml.hub.command import predict_command
 
-    bundle = Bundle.load(args.bundle)
-    texts = _checked_texts(args.texts)
-    for text, found in zip(texts, bundle.predict(texts, args.top_k), strict=True):
-        print(text)
-        for label, score in found:
-            print(f"  {score:.3f}  {label}")
+    predict_command(words)
 
 
 def report(words: Sequence[str]) -> None:
     from dexml.report.command import report_command
 
     report_command(words)
-
-
-def _checked_texts(given: Sequence[str]) -> list[str]:
-    """The texts of the command line or, without any, the lines of standard input; DataError names a bad one."""
-    from dexml.data.files import DataError
-
-    texts = list(given)
-    for number, line in enumerate([] if given else sys.stdin.buffer, start=1):
-        try:
-            texts.append(line.decode("utf-8").strip())
-        except UnicodeDecodeError as error:
-            raise DataError(f"standard input:{number}: not valid UTF-8 (byte 0x{line[error.start]:02x})") from None
-    blank = next((number for number, text in enumerate(texts, start=1) if not text.strip()), None)
-    if blank is not None:
-        raise DataError(f"{'text ' if given else 'standard input:'}{blank}: an empty text has no labels; leave it out")
-    if not texts:
-        raise DataError("no texts: give them after the bundle, or one a line on standard input")
-    return texts
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix, load_npz, save_npz
 
 import dexml
 from dexml.cli import main
-from tests.helpers.datasets import PACKAGED, write_dat
+from tests.helpers.datasets import PACKAGED, make_toy, write_dat
 from tests.helpers.models import toy_config
 
 Capture = pytest.CaptureFixture[str]
@@ -55,7 +55,9 @@ def run_folder(config: Path) -> Path:
 # --- light -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"], ["what"], ["train", "absent.yaml"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["eval", "--help"], ["--version"], ["what"], ["train", "absent.yaml"]]
+)
 def test_help_and_mistakes_in_the_config_answer_without_heavy_libraries(words: list[str]) -> None:
     code = f"import sys; from dexml.cli import main; main({words!r}); print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -321,7 +323,93 @@ def test_eval_refuses_a_model_that_is_not_there_or_reads_otherwise(trained: Path
     assert main(["eval", "tst", str(trained), "--expname", "other"]) == 2
     assert "holds no exported model: has the run of this config ended" in capsys.readouterr().err
     assert main(["eval", "tst", str(trained), "--tf_max_len", "12"]) == 2
-    assert "(tf_max_len: 16 -> 12): evaluate" in capsys.readouterr().err
+    assert "(tf_max_len: 16 -> 12): leave them as they were" in capsys.readouterr().err
+
+
+def cells(table: str, name: str) -> list[str]:
+    """The numbers of a row in a printed table, over its blocks."""
+    return [cell for line in table.splitlines() if line.startswith(f"{name} ") for cell in line[len(name) :].split()]
+
+
+def test_eval_takes_the_folder_of_a_run_or_a_copied_bundle(trained: Path, tmp_path: Path, capsys: Capture) -> None:
+    run = run_folder(trained)
+    assert main(["eval", "tst", str(run)]) == 0
+    table = capsys.readouterr().out
+    shutil.copytree(run / "best", tmp_path / "copied")
+    files = sorted(run.rglob("*"))
+    assert main(["eval", "tst", str(tmp_path / "copied"), "--predictions", str(tmp_path / "p.jsonl")]) == 0
+    assert capsys.readouterr().out == table
+    assert sorted(run.rglob("*")) == files and len(list(tmp_path.iterdir())) == 2, "nothing else is left behind"
+    assert len((tmp_path / "p.jsonl").read_text().splitlines()) == 50
+
+
+def test_eval_writes_predictions_with_texts_probabilities_and_truth(
+    trained: Path, toy: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["eval", "val", str(run_folder(trained)), "--predictions", str(tmp_path / "val.jsonl")]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "val.jsonl").open()]
+    data = toy / "Datasets" / "Toy"
+    rows, truth = np.load(data / "val_inds_40.npy"), csr_matrix(load_npz(data / "Y.trn.npz"))
+    points, labels = ((data / "raw" / name).read_text().splitlines() for name in ("trn_X.txt", "Y.txt"))
+    assert [line["id"] for line in lines] == rows.tolist()
+    for line in lines:
+        assert line["text"] == points[line["id"]]
+        assert line["truth"] == sorted(truth[line["id"]].indices.tolist())
+        assert len(line["labels"]) == 10
+        assert all(found["text"] == labels[found["id"]] for found in line["labels"])
+        chances = [found["probability"] for found in line["labels"]]
+        assert chances == sorted(chances, reverse=True) and 0 < chances[-1] < chances[0] < 1
+    assert main(["eval", "val", str(run_folder(trained)), "--predictions", str(tmp_path / "no" / "x.jsonl")]) == 2
+    assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+
+
+def test_eval_shows_labels_knn_and_both_side_by_side(trained: Path, capsys: Capture) -> None:
+    run = run_folder(trained)
+    scores = (run / "tst_score_mat.npz").read_bytes()
+    assert main(["eval", "tst", str(run), "--predict_mode", "mix"]) == 0
+    out, err = capsys.readouterr()
+    rows = {way: cells(out, f"run (tst) {way}") for way in ("labels", "knn", "mix")}
+    assert all(len(row) == len(rows["labels"]) > 5 for row in rows.values())
+    assert rows["labels"] != rows["knn"] != rows["mix"]
+    assert err.count("chosen on 40 validation points (nDCG@5") == 2
+    written = json.loads((run / "tst-mix_metrics.json").read_text())
+    assert list(written) == ["labels", "knn", "mix"]
+    assert f"{written['mix']['P@1']:.2f}" == rows["mix"][0] and "PSP@5" in written["mix"]
+    assert (run / "tst_score_mat.npz").read_bytes() == scores, "the predictions of the run itself stay"
+    assert main(["eval", "val", str(run), "--predict_mode", "knn", "--knn_k", "3"]) == 0
+    assert "knn: k 3, weight 1, tau 0.05" in capsys.readouterr().err
+
+
+def test_eval_with_another_kind_of_index_tells_what_it_finds_of_exact_search(trained: Path, capsys: Capture) -> None:
+    run = str(run_folder(trained))
+    assert main(["eval", "tst", run, "--index", "hnsw"]) == 0
+    out = capsys.readouterr().out
+    assert cells(out, "run (tst) exact") == cells(out, "run (tst) hnsw")
+    assert "hnsw finds 100.00 % of the 1, 100.00 % of the 10 nearest labels" in out
+    assert main(["eval", "tst", run, "--index", "hsnw"]) == 2
+    assert "index kind 'hsnw' asked for; available: flat" in capsys.readouterr().err
+    assert main(["eval", "tst", run, "--index", "hnsw", "--predict_mode", "mix"]) == 2
+    assert "--index hnsw searches labels" in capsys.readouterr().err
+
+
+def test_eval_on_another_folder_with_other_labels_and_no_training_points(
+    trained: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    other = make_toy(tmp_path / "Other", n_tst=7, n_labels=40)
+    for name in ("raw/trn_X.txt", "Y.trn.npz"):
+        (other / name).unlink()
+    run, out = run_folder(trained), tmp_path / "out"
+    files = sorted(run.rglob("*"))
+    assert main(["eval", "tst", str(run), "--data", str(other), "--out", str(out)]) == 0
+    printed, err = capsys.readouterr()
+    assert "Other: 7 test points, 40 labels" in err and "has no training points: no PSP" in err
+    assert "PSP@1" not in printed and len(cells(printed, "run (tst)")) > 5
+    assert load_npz(out / "tst_score_mat.npz").shape == (7, 40)
+    assert sorted(run.rglob("*")) == files
+    assert main(["eval", "tst", str(run), "--data", str(other), "--predict_mode", "knn"]) == 2
+    assert "predict_mode knn needs training points with labels" in capsys.readouterr().err
+    assert main(["eval", "trn", str(run), "--data", str(other)]) == 2
+    assert "lacks raw/trn_X.txt, Y.trn.npz" in capsys.readouterr().err
 
 
 # --- predict ---------------------------------------------------------------------------------------------------------
@@ -347,6 +435,25 @@ def test_predict_reads_arguments_or_standard_input(
     stdin(b"red fox\r\nblue boat")
     assert main(["predict", bundle, "--top-k", "3"]) == 0
     assert capsys.readouterr().out == from_arguments
+
+
+def test_predict_gives_json_lines_and_cuts_by_probability(trained: Path, capsys: Capture) -> None:
+    bundle = str(run_folder(trained) / "best")
+    words = ["predict", bundle, "red fox", "blue boat and green tower", "--top-k", "30"]
+    assert main([*words, "--jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["id"], line["text"]) for line in lines] == [(0, "red fox"), (1, "blue boat and green tower")]
+    assert [len(line["labels"]) for line in lines] == [30, 30]
+    likely = [[found["text"] for found in line["labels"] if found["probability"] > 0.1] for line in lines]
+    assert all(0 < len(texts) < 30 for texts in likely)
+    assert main([*words, "--jsonl", "--threshold", "0.1"]) == 0
+    cut = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [[found["text"] for found in line["labels"]] for line in cut] == likely
+    assert main([*words, "--threshold", "0.1"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2 + sum(map(len, likely))
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--threshold", "1"])
+    assert "--threshold is 1.0: expected a probability" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ index/                            the LabelIndex over them; its `meta` holds the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from dexml.data.files import DataError, sha256
 from dexml.data.textfile import Lines
 from dexml.encoders.encoder import Encoder
 from dexml.evaluation.calibration import Calibration
+from dexml.evaluation.export import prediction_lines
+from dexml.evaluation.retrieval import Predictions
 from dexml.index import LabelIndex
 
 CALIBRATION = "calibration.json"
@@ -93,7 +95,7 @@ class Bundle:
             raise DataError(f"{folder}: the index is {index.width} wide, the encoder {encoder.width}: export it again")
         if len(index) and index.ids[-1] >= len(labels):
             raise DataError(f"{folder}: the index holds label {index.ids[-1]}, labels.txt has {len(labels)} lines")
-        return cls(encoder, labels, index, _read_calibration(folder / CALIBRATION))
+        return cls(encoder, labels, index, read_calibration(folder))
 
     def search(self, texts: Sequence[str], k: int = 5) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best k labels of each of N texts: ids and scores (inner products) [N, k], padded with -1 and -inf."""
@@ -118,6 +120,12 @@ class Bundle:
             for row, row_values, kept in zip(ids, values, keep, strict=True)
         ]
 
+    def predict_lines(self, texts: Sequence[str], k: int = 5, threshold: float | None = None) -> Iterator[str]:
+        """As `predict`, one JSON object a text, with label ids and, where there is a calibration, probabilities."""
+        calibrated = None if self.calibration is None and threshold is None else self.probability
+        lists = Predictions(*self.search(texts, k))
+        return prediction_lines(texts, range(len(texts)), lists, self.labels, calibrated, threshold=threshold)
+
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.floating]:
         """That a label which was found with a score is right; DataError if the bundle has no calibration."""
         if self.calibration is None:
@@ -128,7 +136,9 @@ class Bundle:
         return self.calibration.probability(scores)
 
 
-def _read_calibration(path: Path) -> Calibration | None:
+def read_calibration(folder: Path) -> Calibration | None:
+    """The calibration of a bundle, None if it has none; DataError if it cannot be read."""
+    path = folder / CALIBRATION
     if not path.exists():
         return None
     try:

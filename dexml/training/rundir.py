@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 from scipy.sparse import csr_matrix, save_npz
@@ -18,15 +19,13 @@ from dexml.hub.bundle import CALIBRATION
 from dexml.training.checkpoint import forget_after
 
 log = logging.getLogger(__name__)
-# what decides how a trained model reads texts and which points are held out
-MODEL_KEYS = {"tf", "tf_pooler", "tf_max_len", "tf_token_type", "bottleneck_dim", "norm_embs", "num_val_points"}
 
 
 class RunFolder:
-    """`Results/<project>/<dataset>/<expname>/`; rank 0 alone writes."""
+    """`Results/<project>/<dataset>/<expname>/` or another `path`; rank 0 alone writes."""
 
-    def __init__(self, cfg: Config) -> None:
-        self.cfg, self.path = cfg, cfg.out_dir
+    def __init__(self, cfg: Config, path: Path | None = None) -> None:
+        self.cfg, self.path = cfg, path or cfg.out_dir
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
         self.metrics_file = self.path / "metrics.json"
@@ -67,19 +66,6 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds a run with other settings ({', '.join(changes.values())}): give this one another "
                 f"expname, or start over with --resume never (the old folder is kept under another name)"
-            )
-
-    def check_model(self) -> None:
-        """ConfigError unless the folder holds an exported model and this config reads texts and splits as it did."""
-        if not (self.best / "model.safetensors").exists():
-            raise ConfigError(
-                f"{self.best} holds no exported model: has the run of this config ended, with save: true?"
-            )
-        changes = [change for key, change in self._changes().items() if key in MODEL_KEYS]
-        if changes:
-            raise ConfigError(
-                f"{self.best} was trained with other settings ({', '.join(changes)}): "
-                f"evaluate {self.path / 'config.yaml'}"
             )
 
     def _changes(self) -> dict[str, str]:
@@ -136,15 +122,18 @@ class RunFolder:
         with atomic_write(self.path / "metrics.tsv") as file:
             file.write("".join(line + "\n" for line in lines).encode())
 
-    def write_split(self, split: str, metrics: dict[str, Any]) -> None:
-        """Writes <split>_metrics.tsv, the result of `dexml eval`."""
-        rows = [["", *metric_columns(metrics)], [self.cfg.expname, *metrics_row(metrics)]]
-        with atomic_write(self.path / f"{split}_metrics.tsv") as file:
-            file.write("".join("\t".join(row) + "\n" for row in rows).encode())
+    def write_table(self, stem: str, rows: dict[str, dict[str, Any]]) -> None:
+        """Writes <stem>_metrics.json and <stem>_metrics.tsv, what `dexml eval` found: one row a way."""
+        with atomic_write(self.path / f"{stem}_metrics.json") as file:
+            file.write((json.dumps(rows, indent=1) + "\n").encode())
+        lines = [["", *metric_columns(next(iter(rows.values())))]]
+        lines += [[name, *metrics_row(metrics)] for name, metrics in named(self.cfg.expname, rows).items()]
+        with atomic_write(self.path / f"{stem}_metrics.tsv") as file:
+            file.write("".join("\t".join(line) + "\n" for line in lines).encode())
 
-    def write_scores(self, split: str, scores: csr_matrix) -> None:
-        """Writes <split>_score_mat.npz, points x labels."""
-        with atomic_write(self.path / f"{split}_score_mat.npz") as file:
+    def write_scores(self, stem: str, scores: csr_matrix) -> None:
+        """Writes <stem>_score_mat.npz, points x labels."""
+        with atomic_write(self.path / f"{stem}_score_mat.npz") as file:
             save_npz(file, scores)
 
     def write_calibration(self, calibration: Calibration | None) -> None:
@@ -168,3 +157,8 @@ class RunFolder:
             return None
         self._check_owner()
         return json.loads(self.metrics_file.read_text(encoding="utf-8"))
+
+
+def named(name: str, rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows of a table: the name alone for one way of predicting, with the way for several."""
+    return {name if len(rows) == 1 else f"{name} {way}": metrics for way, metrics in rows.items()}

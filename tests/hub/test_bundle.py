@@ -12,6 +12,7 @@ from dexml.config import ConfigError
 from dexml.data.files import DataError
 from dexml.data.tokenizer import load_tokenizer
 from dexml.encoders.pretrained import build_encoder
+from dexml.evaluation.calibration import Calibration
 from dexml.hub.bundle import Bundle, fill_bundle
 from dexml.index import LabelIndex, LabelIndexError
 from tests.helpers.models import write_config
@@ -34,11 +35,11 @@ def bundle(tmp_path: Path) -> Path:
     return make_bundle(tmp_path)
 
 
-def make_bundle(root: Path, labels: list[str] = LABELS) -> Path:
+def make_bundle(root: Path, labels: list[str] = LABELS, calibration: Calibration | None = None) -> Path:
     cfg = load_config([write_config(root, bottleneck_dim=6)])
     encoder = Encoder(build_encoder(cfg, torch.device("cpu")), load_tokenizer(cfg.tf), cfg.tf_max_len)
     (root / "best").mkdir()
-    fill_bundle(root / "best", encoder, labels, encoder.encode(labels), cfg)
+    fill_bundle(root / "best", encoder, labels, encoder.encode(labels), cfg, calibration)
     return root / "best"
 
 
@@ -52,6 +53,34 @@ def test_a_bundle_predicts_what_a_scan_over_all_labels_finds(bundle: Path) -> No
         assert [score for _, score in row] == pytest.approx(row_scores[best].tolist(), abs=1e-6)
     assert [len(row) for row in loaded.predict(TEXTS, k=100)] == [len(LABELS)] * 3
     assert loaded.predict([]) == []
+
+
+def test_a_threshold_keeps_the_labels_that_are_likely_enough(bundle: Path) -> None:
+    with pytest.raises(DataError, match="so its scores are not probabilities: train with num_val_points"):
+        Bundle.load(bundle).predict(TEXTS, threshold=0.5)
+    plain = Bundle.load(bundle).predict(TEXTS, k=8)
+    middle = float(np.median([score for row in plain for _, score in row]))
+    (bundle / "calibration.json").write_text(json.dumps({"temperature": 0.1, "shift": middle}))
+    loaded = Bundle.load(bundle)
+    assert loaded.predict(TEXTS, k=8) == plain, "without a threshold scores stay scores"
+    cut = loaded.predict(TEXTS, k=8, threshold=0.5)
+    assert 0 < sum(map(len, cut)) < sum(map(len, plain))
+    for row, whole in zip(cut, plain, strict=True):
+        likely = [(label, 1 / (1 + np.exp((middle - score) / 0.1))) for label, score in whole if score > middle]
+        assert [label for label, _ in row] == [label for label, _ in likely]
+        assert [p for _, p in row] == pytest.approx([p for _, p in likely], abs=1e-6)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"temperature": 0, "shift": 1}', '{"temperature": 1}'])
+def test_a_calibration_that_is_none_is_refused(bundle: Path, content: str) -> None:
+    (bundle / "calibration.json").write_text(content)
+    with pytest.raises(DataError, match=r"calibration.json: .*delete it to go without probabilities"):
+        Bundle.load(bundle)
+
+
+def test_a_calibration_is_exported_with_the_bundle(tmp_path: Path) -> None:
+    given = Calibration(0.2, 0.4)
+    assert Bundle.load(make_bundle(tmp_path, calibration=given)).calibration == given
 
 
 def test_labels_come_back_one_a_line_whatever_characters_they_hold(bundle: Path) -> None:

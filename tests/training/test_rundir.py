@@ -14,6 +14,7 @@ import pytest
 from scipy.sparse import csr_matrix, load_npz
 
 from dexml.config import Config, ConfigError
+from dexml.evaluation.calibration import Calibration
 from dexml.training.log import log_to, start_log
 from dexml.training.rundir import RunFolder
 
@@ -162,27 +163,30 @@ def test_scores_are_readable_and_whole(tmp_path: Path) -> None:
     assert load_npz(run.path / "val_score_mat.npz").toarray().tolist() == [[0, 1.5], [0, 0]]
 
 
+def test_a_table_has_a_row_for_every_way_of_predicting(tmp_path: Path) -> None:
+    run = RunFolder(Config(dataset="Toy"), tmp_path)
+    run.write_table("tst", {"labels": {"P@1": 50.0, "n_docs": 3}})
+    assert (tmp_path / "tst_metrics.tsv").read_text() == "\tP@1\ndexml-exp\t50.00\n"
+    run.write_table("tst-mix", {"labels": {"P@1": 50.0}, "mix": {"P@1": 51.0, "knn_k": 5}})
+    assert (tmp_path / "tst-mix_metrics.tsv").read_text() == "\tP@1\ndexml-exp labels\t50.00\ndexml-exp mix\t51.00\n"
+    assert json.loads((tmp_path / "tst-mix_metrics.json").read_text())["mix"] == {"P@1": 51.0, "knn_k": 5}
+
+
+def test_a_calibration_of_an_earlier_start_does_not_stay(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.open()
+    run.write_calibration(Calibration(0.1, 0.5))
+    assert json.loads((run.path / "calibration.json").read_text()) == {"temperature": 0.1, "shift": 0.5}
+    run.write_calibration(None)
+    assert not (run.path / "calibration.json").exists()
+
+
 def test_a_run_without_save_leaves_no_checkpoints(tmp_path: Path) -> None:
     run = folder(tmp_path, save=False)
     run.open()
     run.finish({"P@1": 1.0})
     assert not run.checkpoints.exists()
     assert run.finished() == {"P@1": 1.0}
-
-
-# --- the exported model ----------------------------------------------------------------------------------------------
-
-
-def test_only_a_model_of_the_same_reading_is_evaluated(tmp_path: Path) -> None:
-    run = folder(tmp_path)
-    run.open()
-    with pytest.raises(ConfigError, match="holds no exported model"):
-        run.check_model()
-    run.best.mkdir()
-    (run.best / "model.safetensors").write_bytes(b"")
-    folder(tmp_path, lr=0.5, precision="fp32").check_model()
-    with pytest.raises(ConfigError, match=r"\(tf_max_len: 32 -> 64\): evaluate .*config\.yaml"):
-        folder(tmp_path, tf_max_len=64).check_model()
 
 
 # --- the log ---------------------------------------------------------------------------------------------------------

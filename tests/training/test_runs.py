@@ -17,6 +17,8 @@ from scipy.sparse import csr_matrix, load_npz, save_npz
 from dexml.config import Config, ConfigError
 from dexml.data.tokenizer import load_tokenizer
 from dexml.training.checkpoint import CheckpointError, checkpoints
+from dexml.training.evaluate import Evaluation, evaluate
+from dexml.training.target import Target
 from dexml.training.trainer import Trainer
 from tests.helpers.datasets import write_dat
 from tests.training.runs import assert_same_result, config, train
@@ -49,6 +51,13 @@ def killed_at(cfg: Config, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(Trainer, "_tell", tell)
         with pytest.raises(Killed):
             Trainer(cfg).fit()
+
+
+def evaluated(cfg: Config, split: str) -> dict[str, Any]:
+    """What `dexml eval` finds."""
+    rows = evaluate(Evaluation(Target.of([str(cfg.out_dir)]), split))
+    assert rows is not None
+    return rows["labels"]
 
 
 @pytest.fixture(scope="module")
@@ -171,16 +180,12 @@ def check_choice(root: Path, monkeypatch: pytest.MonkeyPatch, expname: str, **ke
 
 
 def test_the_best_model_on_the_validation_points_is_the_result(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dexml.training.evaluate import evaluate_run
-
     cfg = check_choice(root, monkeypatch, "best-val")
     tested = json.loads((cfg.out_dir / "metrics.json").read_text())
     assert tested["chosen_on"] == "val"
-    again = evaluate_run(cfg, "tst")
-    assert again is not None and only_metrics(again) == only_metrics(tested)
+    assert only_metrics(evaluated(cfg, "tst")) == only_metrics(tested)
     first = {**only_metrics(lines(cfg)[0]), "nDCG@5": None}
-    on_validation = evaluate_run(cfg, "val")
-    assert on_validation is not None and {**only_metrics(on_validation), "nDCG@5": None} == first
+    assert {**only_metrics(evaluated(cfg, "val")), "nDCG@5": None} == first
 
 
 def test_choosing_on_the_test_set_needs_to_be_asked_for_and_is_written_down(
@@ -210,6 +215,72 @@ def test_save_false_leaves_metrics_only(root: Path) -> None:
     assert json.loads((cfg.out_dir / "metrics.json").read_text()) == metrics
 
 
+# --- when it ends ----------------------------------------------------------------------------------------------------
+
+PATIENT = {"num_epochs": 9, "eval_interval": 1, "bsz": 64, "early_stop": 2, "save_interval": 1, "save_keep": 9}
+
+
+def falling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every evaluation on the validation points is worse than the one before, whenever the run was started."""
+    from dexml.session import Session
+
+    real, calls = Session.evaluate, iter(range(99))
+
+    def evaluate(self: Session, *names: str) -> Any:
+        found = real(self, *names)
+        if names == ("val",):
+            found["val"][0]["nDCG@5"] = 90.0 - next(calls)
+        return found
+
+    monkeypatch.setattr(Session, "evaluate", evaluate)
+
+
+def test_training_stops_when_nothing_gets_better_and_says_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    falling(monkeypatch)
+    cfg, metrics = train(root, expname="stopped", **PATIENT)
+    assert [entry["epoch"] for entry in lines(cfg)] == [1, 2, 3]
+    assert (metrics["epochs"], metrics["steps"], metrics["chosen_step"]) == (3, 9, 3)
+    assert metrics["stopped_early"] is True
+    told = "no better nDCG@5 in 2 evaluations: training stops after epoch 3 of 9"
+    assert told in (cfg.out_dir / "log.txt").read_text()
+
+
+def test_a_resumed_run_stops_where_the_whole_one_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    falling(monkeypatch)
+    whole, _ = train(root, expname="patient", **PATIENT)
+    falling(monkeypatch)
+    cfg = config(root, expname="patient-killed", **PATIENT)
+    killed_at(cfg, 8, monkeypatch)  # two evaluations are done, the second no better
+    Trainer(cfg).fit()
+    assert_same_result(cfg.out_dir, whole.out_dir)
+    assert "resuming" in (cfg.out_dir / "log.txt").read_text()
+    state = json.loads((checkpoints(cfg.out_dir / "checkpoints")[-1] / "state.json").read_text())
+    assert (state["stopped"], state["stale"], state["step"]) == (True, 2, 9)
+
+
+def test_a_run_of_a_version_without_the_new_keys_goes_on(
+    root: Path, whole: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"expname": "older", "save_interval": 1, "save_keep": 9, **SHORT}
+    cfg = config(root, **keys)
+    killed_at(cfg, 4, monkeypatch)
+    new = ("early_stop", "predict_mode", "knn_k", "knn_weight", "knn_tau")
+    file = cfg.out_dir / "config.yaml"
+    file.write_text("".join(line for line in file.open() if not line.startswith(new)))
+    path = checkpoints(cfg.out_dir / "checkpoints")[-1]
+    state = json.loads((path / "state.json").read_text())
+    for key in new:
+        del state["identity"]["config"][key]
+    for key in ("stale", "stopped", "cost"):
+        del state[key]
+    (path / "state.json").write_text(json.dumps(state))
+    monkeypatch.setattr("dexml.training.resume.verify", lambda path: None)
+    with pytest.raises(CheckpointError, match=r"other settings \(early_stop: 0 -> 3\)"):
+        train(root, **{**keys, "expname": "newer", "early_stop": 3, "resume": str(path)})
+    train(root, **{**keys, "resume": str(path)})
+    assert only_metrics(lines(cfg)[-1]) == only_metrics(lines(whole)[-1])
+
+
 # --- the rest --------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +288,30 @@ def test_the_log_names_rate_data_and_every_step_asked_for(whole: Config) -> None
     log = (whole.out_dir / "log.txt").read_text()
     assert "effective learning rate 0.003 (lr 0.003, lr_scaling none)" in log
     assert "200 training points, 50 test points, 30 labels" in log
+
+
+def test_every_evaluation_says_what_it_took_to_get_there(whole: Config) -> None:
+    for entry in lines(whole):
+        assert entry["labels_per_step"] == 30
+        assert entry["seconds"] > 0 and entry["eval_seconds"] > 0 and entry["peak_mb"] > 100
+        assert entry["tokens_per_s"] == pytest.approx(3 * entry["tokens_per_step"] / entry["seconds"], rel=0.01)
+
+
+def test_scores_of_a_run_with_validation_points_have_probabilities(root: Path, whole: Config) -> None:
+    calibration = json.loads((whole.out_dir / "calibration.json").read_text())
+    assert calibration == json.loads((whole.out_dir / "best" / "calibration.json").read_text())
+    assert calibration.keys() == {"temperature", "shift"} and calibration["temperature"] > 0
+
+
+def test_the_test_is_predicted_as_the_config_says(root: Path, whole: Config) -> None:
+    cfg, metrics = train(root, expname="mixed", predict_mode="mix", **SHORT)
+    assert metrics["predict_mode"] == "mix" and 0 < metrics["knn_weight"] < 1 and metrics["knn_k"] in (5, 10, 20, 50)
+    assert "chosen on 40 validation points (nDCG@5" in (cfg.out_dir / "log.txt").read_text()
+    assert [only_metrics(entry) for entry in lines(cfg)] == [only_metrics(entry) for entry in lines(whole)]
+    rows = evaluate(Evaluation(Target.of([str(cfg.out_dir)]), "tst"))
+    assert rows is not None and list(rows) == ["labels", "knn", "mix"]
+    assert only_metrics(rows["mix"]) == only_metrics(metrics)
+    assert only_metrics(rows["labels"]) == only_metrics(json.loads((whole.out_dir / "metrics.json").read_text()))
 
 
 def test_tensorboard_writes_an_event_file_into_the_run_folder(root: Path) -> None:

@@ -1,0 +1,65 @@
+"""Predictions as JSON lines: one object a point, with the texts of its labels.
+
+{"id": 7, "text": "...", "labels": [{"id": 3, "text": "...", "score": 0.81, "probability": 0.64}, ...], "truth": [3, 9]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from dexml.data.files import atomic_write
+from dexml.evaluation.retrieval import Predictions
+
+DIGITS = 6
+Probability = Callable[[NDArray[np.floating]], NDArray[np.floating]]
+
+
+def prediction_lines(
+    texts: Sequence[str],
+    rows: Sequence[int],
+    predictions: Predictions,
+    label_texts: Sequence[str],
+    probability: Probability | None = None,
+    truth: csr_matrix | None = None,
+    threshold: float | None = None,
+) -> Iterator[str]:
+    """The line of each list, made when it is asked for.
+
+    Args:
+        rows: [N] which of `texts` the lists belong to; they become the ids.
+        probability: turns scores into probabilities, told beside them.
+        truth: [N, L] true labels, told by id.
+        threshold: leaves out labels whose probability is not above it.
+    """
+    for place, row in enumerate(rows):
+        ids, scores = predictions.ids[place], predictions.scores[place]
+        kept = ids >= 0
+        labels = {"id": ids, "score": scores}
+        if probability is not None:
+            labels["probability"] = probability(scores)
+            kept &= labels["probability"] > (-1.0 if threshold is None else threshold)
+        columns = {name: column[kept].tolist() for name, column in labels.items()}
+        found = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        line = {"id": int(row), "text": texts[row], "labels": [_readable(label, label_texts) for label in found]}
+        if truth is not None:
+            line["truth"] = truth.indices[truth.indptr[place] : truth.indptr[place + 1]].tolist()
+        yield json.dumps(line, ensure_ascii=False)
+
+
+def _readable(label: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    numbers = {name: round(value, DIGITS) for name, value in label.items() if name != "id"}
+    return {"id": label["id"], "text": texts[label["id"]], **numbers}
+
+
+def write_lines(path: Path, lines: Iterator[str]) -> None:
+    """Writes the lines as they come; the file appears when all are there."""
+    with atomic_write(path) as file:
+        for line in lines:
+            file.write(line.encode() + b"\n")
