@@ -17,7 +17,7 @@ from dexml.data.package import resolve_model
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CHARS_PER_TOKEN = 8  # first guess of the text that max_len tokens can use; a wrong guess costs time, never ids
+CACHE = 1 << 20  # characters of words whose ids are remembered: some 130,000 words, 30 MB
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -35,7 +35,11 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 class RowTokenizer:
-    """Texts to ragged ids, the same as `tokenizer(text, truncation=True, max_length=max_len)` gives."""
+    """Texts to ragged ids, the same as `tokenizer(text, truncation=True, max_length=max_len)` gives.
+
+    Where a space always ends a token (BERT's kind), a text's ids are those of its words: each is tokenised once and
+    remembered, and words behind the last token of a row are not looked at.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_len: int) -> None:
         if getattr(tokenizer, "backend_tokenizer", None) is None:
@@ -56,7 +60,10 @@ class RowTokenizer:
         self._backend.encode_special_tokens = tokenizer.split_special_tokens
         self._json: dict[str, Any] = json.loads(self._backend.to_str())
         self._backend.enable_truncation(max_len, direction=tokenizer.truncation_side)
-        self._can_cut = tokenizer.truncation_side == "right" and _splits_at_spaces(self._json)
+        mask = self._backend.encode("a").special_tokens_mask
+        self._by_words = tokenizer.truncation_side == "right" and _splits_at_spaces(self._json) and 0 in mask
+        self._cache: dict[str, list[int]] = {}
+        self._cached = 0
 
     @cached_property
     def vocab_size(self) -> int:
@@ -71,30 +78,48 @@ class RowTokenizer:
 
     def encode(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Flat ids of all texts, special tokens included, and the number of ids of each text (each <= max_len)."""
-        heads = [self._head(text) for text in texts]
-        rows: list[list[int]] = [e.ids for e in self._backend.encode_batch_fast(heads)]
-        # A head that did not fill the row may lack words of the rest: those few texts are encoded whole.
-        short = [i for i, row in enumerate(rows) if len(row) < self.max_len and len(heads[i]) < len(texts[i])]
-        for i, encoding in zip(short, self._backend.encode_batch_fast([texts[i] for i in short]), strict=True):
-            rows[i] = encoding.ids
+        rows = self._rows_of_words(texts) if self._by_words else [e.ids for e in self._backend.encode_batch_fast(texts)]
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         return np.fromiter(itertools.chain.from_iterable(rows), np.int64, int(lengths.sum())), lengths
 
-    def _head(self, text: str) -> str:
-        """The words that can matter: tokens of later words never change those of earlier ones."""
-        limit = CHARS_PER_TOKEN * self.max_len
-        if not self._can_cut or len(text) <= limit:
-            return text
-        cut = text.rfind(" ", 0, limit)
-        return text[:cut] if cut > 0 else text
+    def _rows_of_words(self, texts: list[str]) -> list[list[int]]:
+        before, after = self._frame
+        room = self.max_len - len(before) - len(after)
+        # Most words give a token or more; a text of words that give none is read to its end.
+        parts = [text.split(" ", room) for text in texts]
+        rows = self._joined([words[:room] for words in parts])
+        short = [i for i, row in enumerate(rows) if len(row) < room < len(parts[i])]
+        for i, row in zip(short, self._joined([texts[i].split(" ") for i in short]), strict=True):
+            rows[i] = row
+        return [before + row[:room] + after for row in rows]
+
+    def _joined(self, texts: list[list[str]]) -> list[list[int]]:
+        """The ids of texts that are given as words, without special tokens."""
+        cache = self._cache  # another thread may begin a new one
+        missing = list(set().union(*texts).difference(cache))
+        encoded = self._backend.encode_batch_fast(missing, add_special_tokens=False)
+        cache.update(zip(missing, (encoding.ids for encoding in encoded), strict=True))
+        rows = [list(itertools.chain.from_iterable(map(cache.__getitem__, words))) for words in texts]
+        self._cached += sum(map(len, missing))
+        if self._cached > CACHE:
+            self._cache, self._cached = {}, 0
+        return rows
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after a text."""
+        encoding = self._backend.encode("a")
+        mask = encoding.special_tokens_mask
+        begin, end = mask.index(0), len(mask) - mask[::-1].index(0)
+        return encoding.ids[:begin], encoding.ids[end:]
 
 
 def _splits_at_spaces(config: dict[str, Any]) -> bool:
     """Whether a space always ends a token, whatever stands on its two sides: known for BERT's pipeline."""
     normalizer, splitter = config["normalizer"] or {}, config["pre_tokenizer"] or {}
-    added = (token["content"] for token in config["added_tokens"])
+    added = "".join(token["content"] for token in config["added_tokens"])
     return (
         splitter.get("type") == "BertPreTokenizer"
         and normalizer.get("type", "BertNormalizer") == "BertNormalizer"
-        and not any(" " in content for content in added)
+        and not any(map(str.isspace, added))
     )

@@ -71,10 +71,11 @@ def test_the_environment_is_left_as_it_was(tmp_path, small, monkeypatch):
     assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
 
 
-WORDS = ["fox", "unbelievably", "a", "é", "日", "x" * 120, "...", "[SEP]", "[MASK]", "["]
-SPACES = ["  ", " ", "\t", "\u3000"]
+WORDS = ["fox", "unbelievably", "a", "é", "日", "x" * 120, "...", "[SEP]", "[MASK]", "[", "ΑΣ", "Σ"]
+SPACES = ["  ", " ", " ", "\t", "\u3000"]
 STRIPPED = ["\x1c", "\u200b", "\u0301", "\x85", "İ", "\ufffd"]
-texts_of_pieces = st.lists(st.sampled_from(WORDS + SPACES + STRIPPED), max_size=60).map("".join)
+pieces = st.sampled_from(WORDS + SPACES + STRIPPED) | st.text(max_size=4)
+texts_of_pieces = st.lists(pieces, max_size=60).map("".join)
 
 
 @pytest.fixture(scope="session")
@@ -84,11 +85,65 @@ def rows_by_length(bert):
 
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(texts_of_pieces, min_size=1, max_size=3), max_len=st.sampled_from([3, 6, 12]))
-def test_reading_only_the_head_of_a_text_never_changes_its_ids(bert, rows_by_length, texts, max_len):
+def test_ids_word_by_word_are_those_of_the_whole_text(bert, rows_by_length, texts, max_len):
     ids, lengths = rows_by_length[max_len].encode(texts)
     expected = reference(bert, texts, max_len)
     assert ids.tolist() == [token for row in expected for token in row]
     assert lengths.tolist() == [len(row) for row in expected]
+
+
+ADDED = {
+    "one word": {"content": "rédfox", "normalized": True},
+    "alone": {"content": "fox", "single_word": True},
+    "with its spaces": {"content": "[fox]", "lstrip": True, "rstrip": True},
+    "Chinese": {"content": "日x", "normalized": True},
+    "a space": {"content": "fox a"},
+    "a wide space": {"content": "fox\u3000a", "normalized": True},
+}
+extended = st.lists(st.sampled_from(["rédfox", "REDFOX", "fox", "[fox]", "日x", "日", "a", "x"] + SPACES), max_size=40)
+
+
+@pytest.fixture(scope="session")
+def tokenizers_with_added_tokens():
+    from tokenizers import AddedToken
+
+    found = {}
+    for name, options in ADDED.items():
+        found[name] = load_tokenizer(PACKAGED)
+        found[name].add_tokens([AddedToken(**options)])
+    return {name: (tokenizer, RowTokenizer(tokenizer, 8)) for name, tokenizer in found.items()}
+
+
+@settings(deadline=None)
+@given(text=extended.map("".join), name=st.sampled_from(list(ADDED)))
+def test_added_tokens_are_found_as_in_the_whole_text(tokenizers_with_added_tokens, text, name):
+    tokenizer, rows = tokenizers_with_added_tokens[name]
+    assert rows.encode([text])[0].tolist() == reference(tokenizer, [text], 8)[0]
+
+
+@pytest.mark.parametrize("limit", [0, 30])
+def test_forgetting_words_changes_no_ids(tmp_path, bert, monkeypatch, limit):
+    monkeypatch.setattr("dexml.data.tokenizer.CACHE", limit)
+    monkeypatch.setattr("dexml.data.tokenize.BATCH", 2)
+    texts = [f"{word} fox{i} boat {'日本' * i} unbelievably" for i, word in enumerate(["a", "red", "..."] * 10)]
+    store = TokenStore.open(tokenize_file(write_lines(tmp_path / "x.txt", texts), PACKAGED, 16, num_workers=4))
+    assert rows_of(store) == reference(bert, texts, 16)
+
+
+def test_words_behind_the_last_token_are_not_looked_at(bert):
+    rows = RowTokenizer(bert, 8)
+    assert rows.encode([" ".join(f"word{i}" for i in range(1000))])[1].tolist() == [8]
+    assert len(rows._cache) == 6
+
+
+def test_a_tokenizer_without_special_tokens_gives_bare_ids(small):
+    from tokenizers import processors
+
+    tokenizer = load_tokenizer(small)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    assert RowTokenizer(tokenizer, 3).encode(["red fox boat river", "", "fox"])[0].tolist() == [
+        token for row in reference(tokenizer, ["red fox boat river", "", "fox"], 3) for token in row
+    ]
 
 
 def test_a_long_text_of_stripped_characters_is_read_to_its_end(bert):
