@@ -31,9 +31,9 @@ def index_command(words: Sequence[str]) -> None:
     flat = LabelIndex.build(label_SD, present.ids)
     exact_ids = flat.search(queries, k)[0]
     index = LabelIndex.build(label_SD, present.ids, args.kind, present.meta, **given)
+    index.meta.pop("tuning", None)  # of the index that was there
     if args.recall is not None:
-        chosen = tune(index, queries, args.recall, k, exact_ids)
-        index.meta["tuning"] = chosen.to_dict() | {"queries": said}
+        index.meta["tuning"] = tune(index, queries, args.recall, k, exact_ids).to_dict() | {"queries": said}
     target = args.out or folder / "index"
     index.save(target)
     print(f"{target}: {len(index):,} labels, {args.kind} {_shown(index.parameters)}; measured with {said}")

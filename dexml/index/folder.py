@@ -29,7 +29,10 @@ def write_folder(folder: Path, index: Any, facts: Mapping[str, Any], meta: Mappi
     previous = {int(name[1]): path for path in folder.iterdir() if (name := _DATA_NAME.fullmatch(path.name))}
     data = folder / f"vectors-{max(previous, default=0) + 1:06d}.faiss"
     with atomic_write(data) as file:
-        faiss.write_index(index, file.name)
+        try:
+            faiss.write_index(index, file.name)
+        except RuntimeError as error:
+            raise LabelIndexError(f"{data} cannot be written: is the disk full?") from error
     manifest = {
         **{"format": FORMAT, "version": VERSION, **facts},
         **{"file": data.name, "bytes": data.stat().st_size, "sha256": sha256(data), "meta": dict(meta)},

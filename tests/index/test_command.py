@@ -72,6 +72,8 @@ def test_the_recall_asked_for_is_reached_and_kept(run: Path) -> None:
     assert index.parameters == tuning["parameters"] and index.parameters["nlist"] == 20
     assert tuning["recall"] >= 0.98 and tuning["k"] == 10 and "label embeddings" in tuning["queries"]
     assert len(Bundle.load(run / "best").predict(TEXTS, 5)[2]) == 5
+    assert main(["index", str(run), "--kind", "flat"]) == 0
+    assert set(LabelIndex.load(run / "best" / "index").meta) == {"sha256"}
 
 
 def test_texts_can_be_the_queries_and_another_folder_the_place(

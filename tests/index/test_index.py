@@ -106,6 +106,16 @@ def test_a_killed_save_leaves_the_old_index(saved: Path, killed_at: int, monkeyp
     assert len(LabelIndex.load(saved)) == 4 and len(list(saved.iterdir())) == 2
 
 
+def test_a_full_disk_is_told_and_leaves_the_old_index(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(index: faiss.Index, name: str) -> None:
+        raise RuntimeError("write error")
+
+    monkeypatch.setattr(faiss, "write_index", full)
+    with pytest.raises(LabelIndexError, match=r"vectors-000002\.faiss cannot be written: is the disk full"):
+        LabelIndex.build(vectors(3)).save(saved)
+    assert len(LabelIndex.load(saved)) == 20 and len(list(saved.iterdir())) == 2
+
+
 def test_an_empty_index_can_be_saved_and_filled(tmp_path: Path) -> None:
     LabelIndex.build(np.zeros((0, 4))).save(tmp_path)
     index = LabelIndex.load(tmp_path)
