@@ -385,7 +385,7 @@ def test_eval_with_another_kind_of_index_tells_what_it_finds_of_exact_search(tra
     assert main(["eval", "tst", run, "--index", "hnsw"]) == 0
     out = capsys.readouterr().out
     assert cells(out, "run (tst) exact") == cells(out, "run (tst) hnsw")
-    assert "hnsw finds 100.00 % of the 1, 100.00 % of the 10 nearest labels" in out
+    assert "hnsw finds 100.00 / 100.00 % of the best 1 / 10 labels of exact search" in out
     assert main(["eval", "tst", run, "--index", "hsnw"]) == 2
     assert "index kind 'hsnw' asked for; available: flat" in capsys.readouterr().err
     assert main(["eval", "tst", run, "--index", "hnsw", "--predict_mode", "mix"]) == 2

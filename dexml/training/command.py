@@ -60,6 +60,7 @@ def _show(name: str, rows: dict[str, dict[str, float]]) -> None:
 
     print(metrics_table(named(name, rows)))
     for way, metrics in rows.items():
-        found = [f"{value:.2f} % of the {key.partition('@')[2]}" for key, value in metrics.items() if "of_exact" in key]
-        if found:
-            print(f"\n{way} finds {', '.join(found)} nearest labels")
+        recalls = {key.partition("@")[2]: value for key, value in metrics.items() if key.startswith("recall_of_exact@")}
+        if recalls:
+            shares = " / ".join(f"{value:.2f}" for value in recalls.values())
+            print(f"\n{way} finds {shares} % of the best {' / '.join(recalls)} labels of exact search")

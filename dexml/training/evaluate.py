@@ -40,13 +40,15 @@ class Evaluation:
     """file of the predictions as JSON lines"""
 
     def check(self) -> None:
-        """ConfigError, LabelIndexError for what would come to nothing in the end."""
+        """Before long work: ConfigError, LabelIndexError, OSError for what would come to nothing in the end."""
         if self.index:
             check_kind(self.index, "asked for")
             if self.target.cfg.predict_mode != "labels":
                 raise ConfigError(f"--index {self.index} searches labels: it goes with --predict_mode labels")
         if self.predictions is not None and not self.predictions.absolute().parent.is_dir():
             raise ConfigError(f"--predictions {self.predictions}: there is no folder {self.predictions.parent}")
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
 
     @property
     def stem(self) -> str:
@@ -57,7 +59,7 @@ class Evaluation:
 
 
 def evaluate(asked: Evaluation) -> dict[str, dict[str, Any]] | None:
-    """Metrics by way of predicting (`labels`, `knn`, `mix`; or `flat` and the kind of index); None on other ranks.
+    """Metrics by way of predicting (`labels`, `knn`, `mix`; or `exact` and the kind of index); None on other ranks.
 
     The last is the one asked for, whose predictions are written; the others are there to compare with.
     """
@@ -70,6 +72,8 @@ def evaluate(asked: Evaluation) -> dict[str, dict[str, Any]] | None:
     if asked.index:
         found = _with_index(session, asked.split, asked.index)
     else:
+        if asked.split == "val" and target.cfg.predict_mode != "labels":
+            log.warning("knn_k and knn_weight are chosen on val, unless they are given: its figures flatter the vote")
         found = evaluate_modes(session, [asked.split], target.cfg.predict_mode)[asked.split]
     world.on_main(lambda: _write(asked, session, found))
     return {name: metrics for name, (metrics, _) in found.items()} if world.is_main else None
@@ -95,7 +99,6 @@ def _write(asked: Evaluation, session: Session, found: dict[str, Scored]) -> Non
     name, (_, predictions) = list(found.items())[-1]
     out = asked.out or asked.target.run
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         folder = RunFolder(session.cfg, out)
         folder.write_table(asked.stem, {name: metrics for name, (metrics, _) in found.items()})
         folder.write_scores(asked.stem, predictions.to_csr(session.dataset.n_labels))

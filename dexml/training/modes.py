@@ -7,7 +7,7 @@ leaves open (`knn_k`, `knn_weight`) is chosen on the validation points, never on
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -53,26 +53,21 @@ def evaluate_modes(session: Session, splits: Sequence[str], mode: str) -> dict[s
     cfg = session.cfg
     if not len(session.train_rows):
         raise ConfigError(f"predict_mode {mode} needs training points with labels: {cfg.data_dir} has none")
-    asked = {name: candidates(cfg, name, bool(len(session.val_rows))) for name in MODES[1 : MODES.index(mode) + 1]}
-    tuned = any(len(votes) > 1 for votes in asked.values())
-    seen = _look(
-        session, dict.fromkeys([*splits, *["val"] * tuned]), max(v.k for votes in asked.values() for v in votes)
-    )
-    found = {
-        split: {"labels": (session.measure(seen[split].points, seen[split].labels), seen[split].labels)}
-        for split in splits
-    }
-    for name, votes in asked.items():
+    grids = {name: candidates(cfg, name, bool(len(session.val_rows))) for name in MODES[1 : MODES.index(mode) + 1]}
+    tuned = any(len(votes) > 1 for votes in grids.values())
+    deepest = max(vote.k for votes in grids.values() for vote in votes)
+    seen = _look(session, dict.fromkeys([*splits, *["val"] * tuned]), deepest)
+    found = {split: {"labels": _scored(session, seen[split].points, seen[split].labels)} for split in splits}
+    for name, votes in grids.items():
         vote = _choose(session, name, votes, seen.get("val"))
+        facts = {"predict_mode": name, "knn_k": vote.k, "knn_weight": vote.weight, "knn_tau": vote.tau}
         for split in splits:
-            found[split][name] = _score(session, seen[split], name, vote)
+            found[split][name] = _scored(session, seen[split].points, _predict(session, seen[split], vote), facts)
     return found
 
 
-def _score(session: Session, seen: Seen, mode: str, vote: Vote) -> Scored:
-    predictions = _predict(session, seen, vote)
-    facts = {"predict_mode": mode, "knn_k": vote.k, "knn_weight": vote.weight, "knn_tau": vote.tau}
-    return {**session.measure(seen.points, predictions), **facts}, predictions
+def _scored(session: Session, points: EvalSet, lists: Predictions, facts: Mapping[str, Any] | None = None) -> Scored:
+    return {**session.measure(points, lists), **(facts or {})}, lists
 
 
 def candidates(cfg: Config, mode: str, choosable: bool) -> list[Vote]:
