@@ -15,7 +15,7 @@ from dexml.config import Config
 from dexml.data.batching import Batch, Ints, dropout_keys
 from dexml.data.dataset import Split
 from dexml.data.tokens import Tokens
-from dexml.distributed import World
+from dexml.distributed import GradientReduction, World
 from dexml.encoders.memory import activation_budget, activation_bytes
 from dexml.encoders.text import TextEncoder
 from dexml.labels.correction import LogQ
@@ -98,10 +98,17 @@ class DualEncoder:
             room -= texts.chunks.tokens * texts.keep_graph
         return Prepared(batch, cells, pool, queries, labels)
 
-    def accumulate(self, ready: Prepared, scale: float = 1.0, watch: Stopwatch = OFF) -> StepStats:
+    def accumulate(
+        self,
+        ready: Prepared,
+        scale: float = 1.0,
+        watch: Stopwatch = OFF,
+        reduction: GradientReduction | None = None,
+    ) -> StepStats:
         """Adds `scale` times the gradient of the batch's mean loss to `.grad`.
 
-        This rank adds its own part only: the sum over ranks (`World.sum_gradients_`) is the gradient.
+        This rank adds its own part only: the sum over ranks (`GradientReduction`) is the gradient. With `reduction`
+        nothing is added after this, and the sum begins while the last chunks are at work.
         """
         batch, pool, queries, labels = ready.batch, ready.pool, ready.queries, ready.labels
         with watch.phase("encode queries"):
@@ -116,7 +123,7 @@ class DualEncoder:
         with watch.phase("backward queries"):
             queries.backward(grad_query * scale)
         with watch.phase("backward labels"):
-            labels.backward(result.grad_label * scale)
+            labels.backward(result.grad_label * scale, reduction)
         tokens = queries.encoded_tokens + labels.encoded_tokens
         return StepStats(float(result.mean), len(label_SD), tokens)
 

@@ -10,6 +10,7 @@ n texts of one side of a step on this rank, D embedding width.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,10 @@ from torch import Tensor
 
 from dexml.data.batching import Ints
 from dexml.data.tokens import Tokens
+from dexml.distributed import GradientReduction
 from dexml.encoders.chunks import Chunks
 from dexml.encoders.text import TextEncoder
+from dexml.labels.gradsums import GradientSums
 
 
 @dataclass(frozen=True)
@@ -63,50 +66,27 @@ class TextSide:
         self.encoded_tokens += self.chunks.tokens
         return self.chunks.join([part.detach() for part in parts])
 
-    def backward(self, grad_nD: Tensor) -> None:
-        """Adds the parameter gradients of sum(embedding * grad) to `.grad`."""
+    def backward(self, grad_nD: Tensor, reduction: GradientReduction | None = None) -> None:
+        """Adds the parameter gradients of sum(embedding * grad) to `.grad`.
+
+        Args:
+            reduction: these gradients are the last of the step, and it is told of each as soon as it is complete.
+        """
         if self._graphs is None:
             self.encoded_tokens += self.chunks.tokens
         graphs, self._graphs = self._graphs, None
         parameters = [p for p in self.encoder.parameters() if p.requires_grad]
-        sums = [GradientSum(parameters) for _ in range(self.chunks.workers)]
+        parts, workers = self.chunks.parts, self.chunks.workers
+        sums = GradientSums(parameters, min(workers, len(parts)), reduction)
 
         def push(i: int, worker: int) -> None:
             out = self._encode(i, worker) if graphs is None else graphs[i]
-            rows = torch.from_numpy(self.chunks.parts[i]).to(grad_nD.device)
-            sums[worker].add(torch.autograd.grad(out, parameters, grad_nD[rows], allow_unused=True))
+            grad_BD = grad_nD[torch.from_numpy(parts[i]).to(grad_nD.device)]
+            with sums.last(worker) if i + workers >= len(parts) else nullcontext():
+                sums.add(worker, torch.autograd.grad(out, parameters, grad_BD, allow_unused=True))
 
         self.chunks.map(push)
-        for part in sums:
-            part.into_grad()
+        sums.into_grad()
 
     def _encode(self, i: int, worker: int) -> Tensor:
         return self.chunks.encode(self.chunks.parts[i], self.keys, sparse_grad=True)
-
-
-class GradientSum:
-    """Gradients of `parameters` added up apart from `.grad`, so that threads do not meet and the order is fixed."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        self.parameters = parameters
-        self.sums: list[Tensor | None] = [None] * len(parameters)
-
-    def add(self, gradients: tuple[Tensor | None, ...]) -> None:
-        for i, grad in enumerate(gradients):
-            if grad is None:
-                continue
-            before = self.sums[i]
-            if before is None:
-                self.sums[i] = grad.clone()
-            else:
-                self.sums[i] = before + grad if before.is_sparse else before.add_(grad)
-
-    def into_grad(self) -> None:
-        """Adds the sums to `.grad`, which is dense."""
-        for p, grad in zip(self.parameters, self.sums, strict=True):
-            if grad is None:
-                continue
-            if p.grad is None:
-                p.grad = grad.to_dense() if grad.is_sparse else grad
-            else:
-                p.grad.add_(grad)

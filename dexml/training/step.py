@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from dexml.config import Config
-from dexml.distributed import World
+from dexml.distributed import GradientReduction, World
 from dexml.heads.dual import DualEncoder, Prepared
 from dexml.stopwatch import Stopwatch
 from dexml.training.checkpoint import TrainState
@@ -46,6 +46,7 @@ class Stepper:
         """peak"""
         self.optimizer = make_optimizer(cfg, head.encoder, self.lr)
         self.loss_scale = LossScale(on=head.encoder.precision == "fp16")
+        self.reduction = GradientReduction(world, self.parameters)
         self.watch = Stopwatch(cfg.profile, world.device)
 
     def step(self, parts: list[Prepared], state: TrainState) -> StepReport:
@@ -60,7 +61,7 @@ class Stepper:
         loss, encoded = self._accumulate(parts)
         self._check_loss(loss, state)
         with self.watch.phase("reduce"):
-            self.world.sum_gradients_(self.parameters)
+            self.reduction.finish()
         with self.watch.phase("optimiser"):
             norm = self._update(state)
         state.step += 1
@@ -74,7 +75,9 @@ class Stepper:
         loss, encoded = 0.0, {"labels": 0, "tokens": 0}
         for part in parts:
             share = len(part.batch.points) / points
-            stats = self.head.accumulate(part, share * self.loss_scale.value, self.watch)
+            last = part is parts[-1] and self.world.size > 1
+            reduction = self.reduction if last else None
+            stats = self.head.accumulate(part, share * self.loss_scale.value, self.watch, reduction)
             loss += share * stats.loss
             encoded["labels"] += stats.labels
             encoded["tokens"] += stats.tokens

@@ -13,7 +13,7 @@ import torch
 
 from dexml.config import Config
 from dexml.data.batching import Batch
-from dexml.distributed import World, launch, leave
+from dexml.distributed import GradientReduction, World, launch, leave
 from dexml.heads.dual import DualEncoder
 from dexml.labels.policy import Shortlist, make_label_side
 from dexml.session import Session
@@ -48,8 +48,10 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
             lists = np.random.default_rng(5).integers(0, trn.relevance.shape[1], (len(trn), 6))
             side.set_lists(lists, trn.relevance.shape[1])
         head = DualEncoder(cfg, encoder, trn, session.tokens("trn"), session.tokens("labels"), side, world)
-        stats = head.accumulate(head.prepare(Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7)))
-        world.sum_gradients_([p for p in encoder.parameters() if p.requires_grad])
+        reduction = GradientReduction(world, [p for p in encoder.parameters() if p.requires_grad])
+        batch = Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7)
+        stats = head.accumulate(head.prepare(batch), reduction=reduction if world.size > 1 else None)
+        reduction.finish()
         found[f"{case}/loss"] = np.array(stats.loss)
         found |= {f"{case}/{n}": p.grad.numpy() for n, p in encoder.named_parameters() if p.grad is not None}
     return found
