@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from tests.evaluation.ranks import POINTS
 from tests.helpers.datasets import make_toy, write_lines
@@ -22,9 +26,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Found]:
     toy_config(root)
     for n in POINTS:
         data = make_toy(root / "Datasets" / f"Toy-{n}", n_trn=TRAINED, n_tst=n, n_labels=29, seed=n)
-        write_lines(
-            data / "filter_labels_test.txt", [f"{point} {label}" for point in (0, n - 1) for label in (1, 2, 5)]
-        )
+        barred = [f"{point} {label}" for point in (0, n - 1) for label in FILTERED]
+        write_lines(data / "filter_labels_test.txt", barred)
     arrays: dict[int, Found] = {}
     for processes in (1, 2, 3):
         out = root / f"{processes}.npz"
@@ -77,3 +80,21 @@ def test_another_kind_of_index_is_searched_with_the_same_queries(found: dict[int
     arrays = found[processes]
     assert np.array_equal(arrays["index/flat"], arrays["index/exact"])
     assert np.array_equal(arrays["index/hnsw"], arrays["index/exact"])  # 29 labels: the graph finds them all
+
+
+def test_the_command_in_three_processes_writes_what_it_writes_in_one(tmp_path: Path) -> None:
+    keys = toy_config(tmp_path, num_threads=1, num_epochs=1, results_root=str(tmp_path / "Results"))
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(keys))
+    run_ranks(1, "dexml.cli", "train", str(config))
+    bundle, written = str(tmp_path / "Results" / "DEXML" / "Toy" / "run" / "best"), {}
+    for processes in (1, 3):
+        out = tmp_path / f"{processes}"
+        words = ["--predict_mode", "mix", "--out", str(out), "--predictions", str(tmp_path / f"{processes}.jsonl")]
+        printed = run_ranks(processes, "dexml.cli", "eval", "tst", bundle, *words)
+        assert ["run (tst) mix" in text for text in printed] == [True, *[False] * (processes - 1)]
+        lines = [json.loads(line) for line in (tmp_path / f"{processes}.jsonl").open()]
+        lists = [(line["id"], [label["id"] for label in line["labels"]], line["truth"]) for line in lines]
+        written[processes] = lists, (out / "tst-mix_metrics.tsv").read_text()
+    assert written[3] == written[1]
+    assert [row for row, _, _ in written[3][0]] == list(range(50))
