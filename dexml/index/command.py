@@ -86,7 +86,7 @@ def _queries(folder: Path, texts: Path | None, label_SD: Scores) -> tuple[Scores
     """Embeddings [N, D] to measure with, and what they are."""
     if texts is None:
         rows = np.unique(np.linspace(0, len(label_SD) - 1, min(MOST_QUERIES, len(label_SD))).astype(np.int64))
-        return label_SD[rows], f"{len(rows):,} of the label embeddings (--queries FILE measures with texts)"
+        return label_SD[rows], f"{len(rows):,} of the label embeddings"
     from dexml.data.textfile import Lines
     from dexml.encoders.encoder import Encoder
 
