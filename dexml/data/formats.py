@@ -6,24 +6,24 @@ import importlib.metadata
 import json
 import logging
 import random
-import shutil
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
 from dexml.data.files import DataError
+from dexml.data.folders import new_folder
 from dexml.data.package import package_root
 
 log = logging.getLogger(__name__)
 
 ICONCLASS_NAME = "Iconclass-KW-en"
 ICONCLASS_VERSION = "0.29"
-ICONCLASS_SEED = 13
-ICONCLASS_FILES = ("raw/trn_X.txt", "raw/tst_X.txt", "raw/Y.txt", "Y.trn.npz", "Y.tst.npz", "stats.json")
+SEED = 13
+FILES = ("raw/trn_X.txt", "raw/tst_X.txt", "raw/Y.txt", "Y.trn.npz", "Y.tst.npz", "stats.json")
 
 Points = list[tuple[str, list[str]]]  # text, its sorted labels
 
@@ -33,21 +33,28 @@ def prepare_iconclass(root: str | Path) -> Path:
 
     A complete folder is left as it is; a new one appears only when it is complete. DataError if the package is missing.
     """
-    folder = Path(root) / ICONCLASS_NAME
+    return build_iconclass(Path(root) / ICONCLASS_NAME)
+
+
+def build_iconclass(folder: Path) -> Path:
+    """The same under a name of the caller's choice."""
+    return build(folder, lambda: _iconclass_points())
+
+
+def build(folder: Path, make: Callable[[], tuple[Points, dict[str, object]]]) -> Path:
+    """A data folder of the points that `make` returns with facts about them, every fifth drawn for the test."""
     if folder.exists():
         return _complete(folder)
-    points, facts = _iconclass_points()
-    random.Random(ICONCLASS_SEED).shuffle(points)
+    points, facts = make()
+    random.Random(SEED).shuffle(points)
     test = -(-len(points) // 5)
-    building = folder.with_name(f"{ICONCLASS_NAME}.tmp")
-    shutil.rmtree(building, ignore_errors=True)  # left by a run that was cut off
-    _write_folder(building, points[test:], points[:test], facts)
-    building.rename(folder)
+    with new_folder(folder) as building:
+        _write_folder(building, folder.name, points[test:], points[:test], facts)
     return folder
 
 
 def _complete(folder: Path) -> Path:
-    missing = [name for name in ICONCLASS_FILES if not (folder / name).is_file()]
+    missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder} exists but lacks {', '.join(missing)}: remove the folder, then prepare it again")
     return folder
@@ -69,7 +76,7 @@ def _iconclass_points() -> tuple[Points, dict[str, object]]:
         united.setdefault(text, set()).update(keywords[notation])
     facts: dict[str, object] = {
         "source": f"Python package iconclass {version}, data CC0 1.0",
-        "seed": ICONCLASS_SEED,
+        "seed": SEED,
         "notations_without_keywords": len(texts) - len(used),
         "texts_merged": len(used) - len(united),
     }
@@ -91,17 +98,17 @@ def _pairs(archive: Path, member: str) -> Iterator[tuple[str, str]]:
             yield notation.strip(), " ".join(value.split())
 
 
-def _write_folder(folder: Path, train: Points, test: Points, facts: dict[str, object]) -> None:
+def _write_folder(folder: Path, name: str, train: Points, test: Points, facts: dict[str, object]) -> None:
     labels = sorted({label for _, names in train + test for label in names})
     ids = {label: i for i, label in enumerate(labels)}
     (folder / "raw").mkdir(parents=True)
     _write_lines(folder / "raw" / "Y.txt", labels)
     matrices = {}
-    for name, points in (("trn", train), ("tst", test)):
-        _write_lines(folder / "raw" / f"{name}_X.txt", [text for text, _ in points])
-        matrices[name] = _relevance(points, ids)
-        sparse.save_npz(folder / f"Y.{name}.npz", matrices[name])
-    stats = {"dataset": folder.name.removesuffix(".tmp"), **_stats(train, test, matrices["trn"], labels), **facts}
+    for split, points in (("trn", train), ("tst", test)):
+        _write_lines(folder / "raw" / f"{split}_X.txt", [text for text, _ in points])
+        matrices[split] = _relevance(points, ids)
+        sparse.save_npz(folder / f"Y.{split}.npz", matrices[split])
+    stats = {"dataset": name, **_stats(train, test, matrices["trn"], labels), **facts}
     _write_lines(folder / "stats.json", [json.dumps(stats, indent=1)])
 
 
