@@ -29,18 +29,21 @@ def prediction_lines(
     probability: Probability | None = None,
     truth: csr_matrix | None = None,
     threshold: float | None = None,
+    most: int | None = None,
 ) -> Iterator[str]:
     """The line of each list, made when it is asked for.
 
     Args:
         rows: [N] which of `texts` the lists belong to; they become the ids.
-        probability: turns scores into probabilities, told beside them.
+        probability: turns the scores of a list into probabilities, told beside them.
         truth: [N, L] true labels, told by id.
         threshold: leaves out labels whose probability is not above it.
+        most: labels told of each list; all by default.
     """
     for place, row in enumerate(rows):
         ids, scores = predictions.ids[place], predictions.scores[place]
         kept = ids >= 0
+        kept[len(kept) if most is None else most :] = False
         labels = {"id": ids, "score": scores}
         if probability is not None:
             labels["probability"] = probability(scores)

@@ -26,7 +26,7 @@ from dexml.config import Config
 from dexml.data.files import DataError, sha256
 from dexml.data.textfile import Lines
 from dexml.encoders.encoder import Encoder
-from dexml.evaluation.calibration import Calibration
+from dexml.evaluation.calibration import RIVALS, Calibration
 from dexml.evaluation.export import prediction_lines
 from dexml.evaluation.retrieval import Predictions
 from dexml.index import LabelIndex
@@ -110,11 +110,12 @@ class Bundle:
         Raises:
             DataError: a threshold, but the bundle has no calibration.
         """
-        ids, values = self.search(texts, k)
+        ids, values = self.search(texts, k if threshold is None else max(k, RIVALS))
         keep = ids >= 0
         if threshold is not None:
             values = self.probability(values)
             keep &= values > threshold
+        keep[:, k:] = False
         return [
             [(self.labels[i], float(value)) for i, value in zip(row[kept], row_values[kept], strict=True)]
             for row, row_values, kept in zip(ids, values, keep, strict=True)
@@ -123,11 +124,11 @@ class Bundle:
     def predict_lines(self, texts: Sequence[str], k: int = 5, threshold: float | None = None) -> Iterator[str]:
         """As `predict`, one JSON object a text, with label ids and, where there is a calibration, probabilities."""
         calibrated = None if self.calibration is None and threshold is None else self.probability
-        lists = Predictions(*self.search(texts, k))
-        return prediction_lines(texts, range(len(texts)), lists, self.labels, calibrated, threshold=threshold)
+        lists = Predictions(*self.search(texts, max(k, RIVALS)))
+        return prediction_lines(texts, range(len(texts)), lists, self.labels, calibrated, threshold=threshold, most=k)
 
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.floating]:
-        """That a label which was found with a score is right; DataError if the bundle has no calibration."""
+        """Of the scores of whole lists [N, K], see `Calibration.probability`; DataError if there is no calibration."""
         if self.calibration is None:
             raise DataError(
                 f"this bundle has no {CALIBRATION}, so its scores are not probabilities: "

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dexml.evaluation.calibration import Calibration, CalibrationError, Reliability, reliability
 from dexml.report.evidence import Evidence, Ranked
@@ -76,5 +75,4 @@ def _calibration(run: Run, lists: Ranked) -> tuple[Calibration, slice]:
     if run.calibration is not None and run.metrics.get("predict_mode", "labels") == "labels":
         return Calibration.from_dict(run.calibration), slice(None)
     half = slice(0, None, 2)
-    real: NDArray[np.bool_] = lists.ids[half] >= 0
-    return Calibration.fit(lists.scores[half][real], lists.hits[half][real]), slice(1, None, 2)
+    return Calibration.fit(np.where(lists.ids >= 0, lists.scores, -np.inf)[half], lists.hits[half]), slice(1, None, 2)
