@@ -346,7 +346,8 @@ def test_eval_takes_the_folder_of_a_run_or_a_copied_bundle(trained: Path, tmp_pa
 def test_eval_writes_predictions_with_texts_probabilities_and_truth(
     trained: Path, toy: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    assert main(["eval", "val", str(run_folder(trained)), "--predictions", str(tmp_path / "val.jsonl")]) == 0
+    words = ["eval", "val", str(run_folder(trained)), "--predictions"]
+    assert main([*words, str(tmp_path / "val.jsonl"), "--eval_topk", "20"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "val.jsonl").open()]
     data = toy / "Datasets" / "Toy"
     rows, truth = np.load(data / "val_inds_40.npy"), csr_matrix(load_npz(data / "Y.trn.npz"))
@@ -355,11 +356,11 @@ def test_eval_writes_predictions_with_texts_probabilities_and_truth(
     for line in lines:
         assert line["text"] == points[line["id"]]
         assert line["truth"] == sorted(truth[line["id"]].indices.tolist())
-        assert len(line["labels"]) == 10
+        assert len(line["labels"]) == 20
         assert all(found["text"] == labels[found["id"]] for found in line["labels"])
         chances = [found["probability"] for found in line["labels"]]
         assert chances == sorted(chances, reverse=True) and 0 < chances[-1] < chances[0] < 1
-    assert main(["eval", "val", str(run_folder(trained)), "--predictions", str(tmp_path / "no" / "x.jsonl")]) == 2
+    assert main([*words, str(tmp_path / "no" / "x.jsonl")]) == 2
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
 
 

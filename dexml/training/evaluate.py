@@ -10,7 +10,7 @@ from typing import Any
 from dexml.config import ConfigError
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
-from dexml.evaluation.calibration import Calibration
+from dexml.evaluation.calibration import RIVALS, Calibration
 from dexml.evaluation.export import prediction_lines, write_lines
 from dexml.evaluation.retrieval import Predictions, Wanted, search_together
 from dexml.hub.bundle import read_calibration
@@ -104,7 +104,8 @@ def _write(asked: Evaluation, session: Session, found: dict[str, Scored]) -> Non
         folder.write_scores(asked.stem, predictions.to_csr(session.dataset.n_labels))
         log.info("%s: %s_metrics.json, %s_metrics.tsv, %s_score_mat.npz", out, *[asked.stem] * 3)
     if asked.predictions is not None:
-        calibration = read_calibration(asked.target.bundle) if name == "labels" else None
+        whole = predictions.ids.shape[1] >= min(RIVALS, session.dataset.n_labels)
+        calibration = read_calibration(asked.target.bundle) if name == "labels" and whole else None
         _write_predictions(asked.predictions, session, asked.split, predictions, calibration)
 
 

@@ -18,7 +18,7 @@ from dexml.config import Config
 from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
-from dexml.evaluation.calibration import Calibration
+from dexml.evaluation.calibration import RIVALS, Calibration
 from dexml.evaluation.retrieval import Predictions
 from dexml.heads.dual import DualEncoder, Prepared
 from dexml.labels.policy import Shortlist, make_label_side
@@ -246,7 +246,12 @@ class Trainer:
 
     def _calibration(self, found: dict[str, Scored] | None) -> Calibration | None:
         """From the predictions of the validation points; also written into the folder."""
-        calibration = None if found is None else calibrate(self.session.points("val"), found["labels"][1])
+        calibration = None
+        if found is not None:
+            points, lists = self.session.points("val"), found["labels"][1]
+            if lists.ids.shape[1] < RIVALS:
+                lists = self.session.retrieve().search(points.tokens, points.rows, RIVALS, points.filters)
+            calibration = calibrate(points, lists)
         self.world.on_main(lambda: self.folder.write_calibration(calibration))
         return calibration
 

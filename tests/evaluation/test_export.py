@@ -39,6 +39,11 @@ def test_probabilities_stand_beside_scores_and_cut_the_list() -> None:
     assert "truth" not in json.loads(first)
 
 
+def test_the_first_labels_alone_are_told_where_so_many_are_asked_for() -> None:
+    first, second = prediction_lines(TEXTS, [0, 1], LISTS, LABELS, most=1)
+    assert [[label["id"] for label in json.loads(line)["labels"]] for line in (first, second)] == [[2], [1]]
+
+
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     def lines() -> Iterator[str]:
         yield "{}"

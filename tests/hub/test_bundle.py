@@ -60,7 +60,7 @@ def test_a_threshold_keeps_the_labels_that_are_likely_enough(bundle: Path) -> No
         Bundle.load(bundle).predict(TEXTS, threshold=0.5)
     plain = Bundle.load(bundle).predict(TEXTS, k=8)
     middle = float(np.median([score for row in plain for _, score in row]))
-    (bundle / "calibration.json").write_text(json.dumps({"temperature": 0.1, "shift": middle}))
+    (bundle / "calibration.json").write_text(json.dumps(Calibration(0.1, middle).to_dict()))
     loaded = Bundle.load(bundle)
     assert loaded.predict(TEXTS, k=8) == plain, "without a threshold scores stay scores"
     cut = loaded.predict(TEXTS, k=8, threshold=0.5)

@@ -176,7 +176,7 @@ def test_a_calibration_of_an_earlier_start_does_not_stay(tmp_path: Path) -> None
     run = folder(tmp_path)
     run.open()
     run.write_calibration(Calibration(0.1, 0.5))
-    assert json.loads((run.path / "calibration.json").read_text()) == {"temperature": 0.1, "shift": 0.5}
+    assert json.loads((run.path / "calibration.json").read_text()) == Calibration(0.1, 0.5).to_dict()
     run.write_calibration(None)
     assert not (run.path / "calibration.json").exists()
 

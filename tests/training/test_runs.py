@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from dexml.config import Config, ConfigError
 from dexml.data.tokenizer import load_tokenizer
+from dexml.evaluation.calibration import Calibration
 from dexml.training.checkpoint import CheckpointError, checkpoints
 from dexml.training.evaluate import Evaluation, evaluate
 from dexml.training.target import Target
@@ -300,7 +301,7 @@ def test_every_evaluation_says_what_it_took_to_get_there(whole: Config) -> None:
 def test_scores_of_a_run_with_validation_points_have_probabilities(root: Path, whole: Config) -> None:
     calibration = json.loads((whole.out_dir / "calibration.json").read_text())
     assert calibration == json.loads((whole.out_dir / "best" / "calibration.json").read_text())
-    assert calibration.keys() == {"temperature", "shift"} and calibration["temperature"] > 0
+    assert Calibration.from_dict(calibration).temperature > 0
 
 
 def test_the_test_is_predicted_as_the_config_says(root: Path, whole: Config) -> None:
