@@ -11,6 +11,7 @@ from pathlib import Path
 USAGE = """dexml COMMAND ...
 
   prepare iconclass [--root Datasets]             make the built-in data set (needs: pip install 'dexml[demo]')
+  prepare SOURCE DEST [--format F]                make a data folder of yours; `dexml prepare --help` lists formats
   validate FOLDER                                 check a data folder and say what is in it
   tokenize --data-path FILE --tf-max-len N --tf-token-type NAME
   train CONFIG.yaml [MORE.yaml] [--key value]     train, evaluate, export; `dexml train --help` lists every key
@@ -21,6 +22,8 @@ USAGE = """dexml COMMAND ...
 
 Several processes: accelerate launch --config_file configs/accelerate.yaml --num_processes N train.py CONFIG.yaml
 """
+
+BUILT_IN = ("iconclass",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,8 +99,12 @@ def tokenize(words: Sequence[str]) -> None:
 
 
 def prepare(words: Sequence[str]) -> None:
+    if not set(BUILT_IN) & set(words):
+        from dexml.data.convert.command import prepare_command
+
+        return prepare_command(words)
     parser = argparse.ArgumentParser(prog="dexml prepare", description="Make a built-in data set.")
-    parser.add_argument("name", choices=["iconclass"])
+    parser.add_argument("name", choices=BUILT_IN)
     parser.add_argument("--root", type=Path, default=Path("Datasets"), help="folder of the data sets")
     args = parser.parse_args(words)
     from dexml.data.files import DataError
