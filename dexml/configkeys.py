@@ -170,9 +170,9 @@ class Keys(BaseModel):
     predict_mode: Literal["labels", "knn", "mix"] = "labels"
     """How the test is predicted: by nearest labels, by labels of the nearest training points (knn), or both (mix)."""
     knn_k: Natural = 0
-    """Nearest training points that vote for their labels. 0 chooses on the validation points (without any: 10)."""
+    """Nearest training points that vote for their labels. 0 chooses on the validation points (without any: 20)."""
     knn_weight: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """Share of the vote in mix. null chooses on the validation points (without any: 0.5)."""
+    """Share of the vote in mix. null chooses on the validation points (without any: 0.25)."""
     knn_tau: Annotated[float | None, Field(gt=0)] = None
     """Temperature of the vote: smaller listens to the nearest point alone. null: tau."""
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MODES = ("labels", "knn", "mix")
 KS = (5, 10, 20, 50)
 WEIGHTS = (0.1, 0.25, 0.5, 0.75, 0.9)
-K, WEIGHT = 10, 0.5  # where there are no validation points to choose on
+K, WEIGHT = 20, 0.25  # where there are no validation points to choose on
 
 Scored = tuple[dict[str, Any], Predictions]
 
