@@ -14,18 +14,17 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from dexml.config import ConfigError
 from dexml.data.batching import hash64
-from dexml.heads.pairs import Features, Ints, checked, pairs_of
+from dexml.heads.pairs import Dense, Features, Ints, Sparse, checked, pairs_of
 
 EPS = 1e-4
 GROUP = 1 << 16  # labels whose nodes are split at a time, unless one node has more
 
 
 def bisect(
-    features: NDArray[np.floating] | sparse.sparray | sparse.spmatrix,
+    features: Dense | Sparse,
     n_clusters: int,
     seed: int = 0,
     n_init: int = 1,
@@ -64,9 +63,7 @@ def bisect(
     return levels
 
 
-def block_order(
-    features: NDArray[np.floating] | sparse.sparray | sparse.spmatrix, block: int, seed: int = 0, n_init: int = 1
-) -> NDArray[np.int64]:
+def block_order(features: Dense | Sparse, block: int, seed: int = 0, n_init: int = 1) -> NDArray[np.int64]:
     """Labels [L] in an order whose consecutive blocks of `block` labels are clusters, only the last one shorter."""
     if block < 1:
         raise ConfigError(f"block is {block}: 1 label is the least")

@@ -7,6 +7,8 @@ n labels, k parts, V columns of the features.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -14,11 +16,11 @@ from scipy import sparse
 from dexml.config import ConfigError
 from dexml.data.batching import hash64
 from dexml.heads.clustering import EPS
-from dexml.heads.pairs import BLOCK, Features, Ints, checked, unit_rows
+from dexml.heads.pairs import BLOCK, Dense, Features, Ints, Sparse, checked, unit_rows
 
 
 def kmeans(
-    features: NDArray[np.floating] | sparse.sparray | sparse.spmatrix,
+    features: Dense | Sparse,
     k: int,
     seed: int = 0,
     n_init: int = 1,
@@ -89,9 +91,9 @@ def _lloyd(features: Features, first: Ints, balanced: bool) -> tuple[Ints, float
         centres = unit_rows(sparse.csr_array((ones, (part, np.arange(len(part)))), shape=(k, len(part))) @ features)
 
 
-def _similarities(features: Features, centres: Features) -> NDArray[np.floating]:
+def _similarities(features: Features, centres: Any) -> NDArray[np.floating]:
     """[n, k]"""
-    if sparse.issparse(features):
+    if not isinstance(features, np.ndarray):
         return features @ sparse.csr_array(centres).T.toarray()
     rows = [np.einsum("nd,kd->nk", features[i : i + BLOCK], centres) for i in range(0, len(features), BLOCK)]
     return np.concatenate(rows)

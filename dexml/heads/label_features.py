@@ -8,8 +8,9 @@ N points, L labels, V columns of sparse features, D of dense ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,10 @@ from scipy import sparse
 from dexml.config import ConfigError
 from dexml.data.files import DataError
 from dexml.data.tokens import Tokens
-from dexml.heads.pairs import Features, Ints, unit_rows
+from dexml.heads.pairs import Dense, Features, Ints, Sparse, unit_rows
 
 WORK = 1 << 26  # products of a block, 8 bytes each while they are summed
 ROWS = 1 << 15  # points read at a time
-
-Sparse = sparse.csr_matrix | sparse.csr_array
-AnyFeatures = NDArray[np.floating] | sparse.sparray | sparse.spmatrix
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class TfIdf:
         return unit_rows(counts)
 
 
-def pifa(relevance: Sparse, points: AnyFeatures, keep: int | None = None) -> Features:
+def pifa(relevance: Sparse, points: Dense | Sparse, keep: int | None = None) -> Features:
     """Unit rows [L, V] (CSR) or [L, D] (dense) of float32; labels without points get rows of zeros.
 
     Memory beside the result: one block of labels (sparse, WORK products) or of points (dense; a memory map will do).
@@ -80,9 +78,9 @@ def pifa(relevance: Sparse, points: AnyFeatures, keep: int | None = None) -> Fea
     truth = sparse.csr_array((np.ones(relevance.nnz, np.float32), relevance.indices, relevance.indptr), relevance.shape)
     truth.data[relevance.data == 0] = 0
     truth.eliminate_zeros()
-    if sparse.issparse(points):
-        return _sparse_pifa(truth, unit_rows(points), keep)
-    return _dense_pifa(truth, np.asanyarray(points))
+    if isinstance(points, np.ndarray):
+        return _dense_pifa(truth, points)
+    return _sparse_pifa(truth, unit_rows(points), keep)
 
 
 def cooccurrence(relevance: Sparse, keep: int | None = None) -> Features:
@@ -90,29 +88,31 @@ def cooccurrence(relevance: Sparse, keep: int | None = None) -> Features:
     return pifa(relevance, sparse.csr_array(relevance).astype(bool).astype(np.float32), keep)
 
 
-def with_fallback(features: AnyFeatures, fallback: AnyFeatures) -> Features:
+def with_fallback(features: Dense | Sparse, fallback: Dense | Sparse) -> Features:
     """Unit rows of `features` [L, V], and of `fallback` [L, V] where these are zeros: label texts for unseen labels.
 
     Rows that are zeros in both stay so: clustering uses such labels to fill up.
     """
-    if features.shape != fallback.shape or sparse.issparse(features) != sparse.issparse(fallback):
+    if features.shape != fallback.shape or isinstance(features, np.ndarray) != isinstance(fallback, np.ndarray):
         raise DataError(f"features {features.shape} and fallback {fallback.shape} must be of one kind and shape")
     features, fallback = unit_rows(features), unit_rows(fallback)
-    if not sparse.issparse(features):
-        return np.where(features.any(axis=1)[:, None], features, fallback)
-    seen = np.diff(features.indptr) > 0
-    return sparse.csr_array(features + sparse.diags_array(np.where(seen, 0, 1).astype(features.dtype)) @ fallback)
+    if isinstance(features, np.ndarray):
+        return np.where((features != 0).any(axis=1, keepdims=True), features, np.asarray(fallback))
+    unseen = (np.diff(features.indptr) == 0).astype(features.dtype)
+    return sparse.csr_array(features + sparse.diags_array(unseen) @ sparse.csr_array(fallback))
 
 
-def concat(parts: Sequence[AnyFeatures], weights: Sequence[float] | None = None) -> Features:
+def concat(parts: Sequence[Dense | Sparse], weights: Sequence[float] | None = None) -> Features:
     """Unit rows of the parts side by side, each normalised, then times its weight (1); sparse if one of them is."""
     weights = [1.0] * len(parts) if weights is None else weights
     heights = {part.shape[0] for part in parts}
     if len(heights) != 1 or len(weights) != len(parts) or min(weights) <= 0:
-        raise ConfigError(f"parts of {sorted(heights)} labels, weights {list(weights)}: one weight above 0 for each part")
+        raise ConfigError(f"parts of {sorted(heights)} labels, weights {list(weights)}: one weight > 0 a part")
     scaled = [unit_rows(part) * np.float32(weight) for part, weight in zip(parts, weights, strict=True)]
-    join: Callable = sparse.hstack if any(map(sparse.issparse, scaled)) else np.hstack
-    return unit_rows(join(scaled))
+    dense = [part for part in scaled if isinstance(part, np.ndarray)]
+    if len(dense) == len(scaled):
+        return unit_rows(np.hstack(dense))
+    return unit_rows(sparse.hstack([sparse.csr_array(part) for part in scaled], format="csr"))
 
 
 def _sparse_pifa(truth: sparse.csr_array, points: sparse.csr_array, keep: int | None) -> sparse.csr_array:
@@ -120,7 +120,7 @@ def _sparse_pifa(truth: sparse.csr_array, points: sparse.csr_array, keep: int | 
     products = np.append(0, np.cumsum(by_label @ np.diff(points.indptr)))
     cuts = np.searchsorted(products, np.arange(WORK, products[-1], WORK))
     blocks = np.unique(np.concatenate([[0], cuts, [by_label.shape[0]]]))
-    parts = [_largest(by_label[a:b] @ points, keep) for a, b in zip(blocks[:-1], blocks[1:], strict=True)]
+    parts = [_largest(by_label[a:b] @ points, keep) for a, b in pairwise(blocks)]
     return unit_rows(sparse.vstack(parts, format="csr"))
 
 

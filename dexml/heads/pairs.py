@@ -8,7 +8,7 @@ n rows of a call, N nodes, V columns of the features.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +17,43 @@ from scipy import sparse
 from dexml.data.files import DataError
 
 Ints = NDArray[np.int64]
-Features = NDArray[np.floating] | sparse.csr_array
+Dense = NDArray[Any]
+Sparse = sparse.csr_array | sparse.csr_matrix
+Features = Dense | sparse.csr_array
+"""Rows of length 1 or 0, as `unit_rows` makes them."""
 BLOCK = 4096  # rows whose centres are gathered at a time
 
 
 class Pairs(Protocol):
     def similarities(self, side: NDArray[np.int8]) -> NDArray[np.floating]:
-        """[n, 2] of rows with the normalised sums of their node's rows of side 0 and of side 1; side [n], -1 neither."""
+        """[n, 2] of every row with the normalised sums of its node's rows of side 0, and of side 1.
+
+        side: [n], -1 for a row that belongs to neither.
+        """
 
 
-def checked(features: NDArray[np.floating] | sparse.sparray | sparse.spmatrix) -> Features:
+def checked(features: Dense | Sparse) -> Features:
     """Rows of length 1 or 0, as float32 or float64; DataError for no rows or a value that is not finite."""
     if len(features.shape) != 2 or features.shape[0] == 0:
         raise DataError(f"label features of shape {features.shape}: they need a row for each of one or more labels")
-    values = features.data if sparse.issparse(features) else np.asarray(features)
+    values = features if isinstance(features, np.ndarray) else features.data
     if not np.isfinite(values).all():
         row = _first_bad_row(features)
         raise DataError(f"label features: row {row} holds nan or infinity: mend the features of label {row}")
     return unit_rows(features)
 
 
-def unit_rows(features: NDArray[np.floating] | sparse.sparray | sparse.spmatrix) -> Features:
+@overload
+def unit_rows(features: Dense) -> Dense: ...
+@overload
+def unit_rows(features: Sparse) -> sparse.csr_array: ...
+def unit_rows(features: Dense | Sparse) -> Features:
     """Rows divided by their length (rows of zeros stay), a dense array or canonical CSR; integers become float32."""
     kind = features.dtype if features.dtype in (np.float32, np.float64) else np.dtype(np.float32)
-    if not sparse.issparse(features):
+    if isinstance(features, np.ndarray):
         dense = np.asarray(features, kind)
         return dense / _positive(np.sqrt(np.einsum("nd,nd->n", dense, dense)))[:, None]
-    rows = sparse.csr_array(features, dtype=kind, copy=True)
+    rows = sparse.csr_array(features, copy=True).astype(kind)
     rows.sum_duplicates()
     lengths = np.sqrt(rows.multiply(rows).sum(axis=1))
     rows.data /= np.repeat(_positive(lengths), np.diff(rows.indptr))
@@ -52,14 +62,15 @@ def unit_rows(features: NDArray[np.floating] | sparse.sparray | sparse.spmatrix)
 
 def pairs_of(features: Features, rows: Ints, node: Ints, n_nodes: int) -> Pairs:
     """The product for these rows [n] of features, whose node numbers [n] ascend and are below `n_nodes`."""
-    kind = SparsePairs if sparse.issparse(features) else DensePairs
-    return kind(features, rows, node, n_nodes)
+    if isinstance(features, np.ndarray):
+        return DensePairs(features, rows, node, n_nodes)
+    return SparsePairs(features, rows, node, n_nodes)
 
 
 class DensePairs:
     """Memory: 2 N centres beside blocks of rows."""
 
-    def __init__(self, features: NDArray[np.floating], rows: Ints, node: Ints, n_nodes: int) -> None:
+    def __init__(self, features: Dense, rows: Ints, node: Ints, n_nodes: int) -> None:
         self._features, self._rows, self._node, self._n_nodes = features, rows, node, n_nodes
 
     def similarities(self, side: NDArray[np.int8]) -> NDArray[np.floating]:
@@ -78,7 +89,7 @@ class DensePairs:
         groups = 2 * self._node[chosen] + side[chosen]
         ones = np.ones(len(chosen), self._features.dtype)
         shape = (2 * self._n_nodes, len(self._features))
-        sums = sparse.csr_array((ones, (groups, self._rows[chosen])), shape=shape) @ self._features
+        sums: Dense = sparse.csr_array((ones, (groups, self._rows[chosen])), shape=shape) @ self._features
         return unit_rows(sums).reshape(self._n_nodes, 2, -1)
 
 
@@ -109,8 +120,8 @@ def _positive(lengths: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.where(lengths > 0, lengths, 1)
 
 
-def _first_bad_row(features: NDArray[np.floating] | sparse.sparray | sparse.spmatrix) -> int:
-    if not sparse.issparse(features):
-        return int(np.flatnonzero(~np.isfinite(np.asarray(features)).all(axis=1))[0])
-    entries = sparse.coo_array(features)
-    return int(entries.row[~np.isfinite(entries.data)].min())
+def _first_bad_row(features: Dense | Sparse) -> int:
+    if isinstance(features, np.ndarray):
+        return int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
+    entry = np.flatnonzero(~np.isfinite(features.data))[0]
+    return int(np.searchsorted(features.indptr, entry, side="right")) - 1

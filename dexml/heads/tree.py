@@ -1,7 +1,7 @@
 """The tree of labels that every tree head shares.
 
-A tree is two arrays, `parent` [V] and `label_of` [V]; all else is derived. Nodes are numbered breadth first, so siblings
-are consecutive, every depth is a range of nodes, and the labels under any node are a range of `leaf_order`.
+A tree is two arrays, `parent` [V] and `label_of` [V]; all else is derived. Nodes are numbered breadth first, so
+siblings are consecutive, every depth is a range of nodes, and the labels under any node are a range of `leaf_order`.
 
 V nodes, L labels, H the largest depth.
 """
@@ -46,9 +46,9 @@ class LabelTree:
     Trees are equal if their nodes and labels are, whatever `meta` says.
     """
 
-    parent: Int32
+    parent: Ints
     """[V], -1 for node 0, the root; ascending"""
-    label_of: Int32
+    label_of: Ints
     """[V] label of a leaf, -1 for an inner node"""
     n_labels: int
     meta: Mapping[str, Any] = field(default_factory=dict)
@@ -148,7 +148,7 @@ class LabelTree:
     def leaf_order(self) -> Int32:
         """[L], or fewer in a partial tree: the labels depth first."""
         leaves = np.flatnonzero(self.label_of >= 0)
-        return self.label_of[leaves[np.argsort(self.leaf_lo[leaves])]]
+        return self.label_of[leaves[np.argsort(self.leaf_lo[leaves])]].astype(np.int32)
 
     def children(self, nodes: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Children of these nodes [n], one after the other: indptr [n + 1] and nodes."""

@@ -18,7 +18,7 @@ class TreeError(ValueError):
 def check_tree(parent: Ints, label_of: Ints, n_labels: int, partial: bool) -> None:
     """TreeError naming the first nodes or labels that are wrong in arrays [V]."""
     if parent.ndim != 1 or parent.shape != label_of.shape or len(parent) < 2 or n_labels < 1:
-        _refuse(f"parent {parent.shape} and label_of {label_of.shape} for {n_labels} labels: a root and a leaf at least")
+        _refuse(f"parent {parent.shape} and label_of {label_of.shape} for {n_labels} labels: give a root and a leaf")
     if parent[0] != -1:
         _refuse(f"node 0 has parent {parent[0]}: it is the root, with parent -1")
     nodes = np.arange(1, len(parent))

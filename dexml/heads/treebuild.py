@@ -11,19 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from dexml.config import ConfigError
 from dexml.heads.clustering import bisect
 from dexml.heads.kmeans import kmeans
-from dexml.heads.pairs import checked
+from dexml.heads.pairs import Dense, Sparse, checked
 from dexml.heads.tree import LabelTree
 from dexml.heads.treearrays import Ints, TreeError, refuse_any
 
-AnyFeatures = NDArray[np.floating] | sparse.sparray | sparse.spmatrix
 
-
-def clustered_tree(features: AnyFeatures, cluster_size: int, seed: int = 0, n_init: int = 1) -> LabelTree:
+def clustered_tree(features: Dense | Sparse, cluster_size: int, seed: int = 0, n_init: int = 1) -> LabelTree:
     """Root, clusters, labels: the tree of LightXML (`max_leaf`) and of two-level AttentionXML (`cluster_size`).
 
     min(2^h, L) clusters with the smallest h for which none has more than `cluster_size` labels.
@@ -36,7 +33,7 @@ def clustered_tree(features: AnyFeatures, cluster_size: int, seed: int = 0, n_in
     return from_levels(levels[-1:], _meta("clustered", cluster_size=cluster_size, seed=seed, n_init=n_init))
 
 
-def staged_tree(features: AnyFeatures, levels: Sequence[int], seed: int = 0, n_init: int = 1) -> LabelTree:
+def staged_tree(features: Dense | Sparse, levels: Sequence[int], seed: int = 0, n_init: int = 1) -> LabelTree:
     """Root, 2^d clusters for every d of `levels`, labels: the deep tree of AttentionXML; ConfigError if L < 2^d."""
     depths, n_labels = list(levels), features.shape[0]
     if not depths or sorted(set(depths)) != depths or depths[0] < 0:
@@ -51,7 +48,7 @@ def staged_tree(features: AnyFeatures, levels: Sequence[int], seed: int = 0, n_i
 
 
 def kmeans_tree(
-    features: AnyFeatures, arity: int, max_leaves: int, seed: int = 0, n_init: int = 1, balanced: bool = True
+    features: Dense | Sparse, arity: int, max_leaves: int, seed: int = 0, n_init: int = 1, balanced: bool = True
 ) -> LabelTree:
     """Nodes of more than `max_leaves` labels are split into `arity` parts by spherical k-means, others hold labels."""
     _check_shape(arity, max_leaves)
@@ -86,11 +83,11 @@ def complete_tree(n_labels: int, arity: int, seed: int | None = None) -> LabelTr
 
 
 def huffman_tree(priors: NDArray[np.floating] | Ints, arity: int) -> LabelTree:
-    """The tree of least mean depth of a label drawn by priors [L] (counts will do); of equal ones the older merges first."""
+    """The tree of least mean depth of a label drawn by priors [L], or counts; of equal ones the older merge first."""
     _check_shape(arity, 1)
     n_labels = len(priors)
     if n_labels < 1 or not np.isfinite(priors).all() or np.min(priors) < 0:
-        raise TreeError("priors of labels must be finite and not negative, and there must be one: count training points")
+        raise TreeError("priors of one label or more must be finite and not negative: count training points")
     heap = [(prior, label) for label, prior in enumerate(np.asarray(priors).tolist())]
     heapq.heapify(heap)
     parent = [-1] * n_labels
