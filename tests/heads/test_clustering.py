@@ -203,7 +203,9 @@ def test_the_seed_decides_and_threads_do_not() -> None:
     found = []
     for threads in ("1", "4"):
         env = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "PATH": "/usr/bin"}
-        out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
         found.append(out.stdout.split())
     assert found[0] == found[1]
     assert found[0][0] == found[0][1] != found[0][2]
