@@ -150,10 +150,8 @@ def _csv_body(path: Path, separator: str, columns: list[str]) -> Rows:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield (
-                number,
-                Unreadable(f"{error}: a quote opens or ends in the wrong place, or is not doubled inside a cell"),
-            )
+            lost = f", all to line {reader.line_num} is lost" if reader.line_num > number else ""
+            yield number, Unreadable(f"{error}{lost}: a quote is in the wrong place, or not doubled inside a cell")
             continue
         if cells is None:
             return
