@@ -12,7 +12,7 @@ USAGE = """dexml COMMAND ...
 
   prepare iconclass [--root Datasets]             make the built-in data set (needs: pip install 'dexml[demo]')
   prepare SOURCE DEST [--format F]                make a data folder of yours; `dexml prepare --help` lists formats
-  validate FOLDER                                 check a data folder and say what is in it
+  validate FOLDER [--tf NAME] [--html FILE]       check a data folder and say what is in it; `dexml validate --help`
   tokenize --data-path FILE --tf-max-len N --tf-token-type NAME
   train CONFIG.yaml [MORE.yaml] [--key value]     train, evaluate, export; `dexml train --help` lists every key
   eval trn|val|tst|dev RUN|BUNDLE|CONFIG.yaml     evaluate an exported model; `dexml eval --help`
@@ -121,12 +121,9 @@ def prepare(words: Sequence[str]) -> None:
 
 
 def validate(words: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog="dexml validate", description="Check a data folder.")
-    parser.add_argument("folder", type=Path)
-    from dexml.data.dataset import Dataset
+    from dexml.data.command import validate_command
 
-    for notice in Dataset.load(parser.parse_args(words).folder).notices:
-        print(notice)
+    validate_command(words)
 
 
 def index(words: Sequence[str]) -> None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dexml.report.run import ReportError, read_runs
+
+if TYPE_CHECKING:
+    from dexml.data.findings import Finding
+    from dexml.data.statistics import Statistics
 
 
 def report_command(words: Sequence[str]) -> None:
@@ -43,3 +48,17 @@ def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     with atomic_write(folder / "index.html") as file:
         file.write(page.html.encode())
     return folder / "index.html"
+
+
+def write_data_page(statistics: Statistics, findings: Sequence[Finding], path: Path) -> Path:
+    """Writes the page of a data folder, one file without outside parts; ReportError names what has to be installed."""
+    from dexml.data.files import atomic_write
+
+    try:
+        from dexml.report.datapage import build_data_page
+    except ModuleNotFoundError as error:
+        raise ReportError(f"a page needs {error.name}: pip install 'dexml[report]'") from error
+    html = build_data_page(statistics, findings)
+    with atomic_write(path) as file:
+        file.write(html.encode())
+    return path
