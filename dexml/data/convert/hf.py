@@ -23,9 +23,10 @@ def read_saved(path: Path, options: Options) -> Source:
     from datasets import load_from_disk
 
     try:
-        return read_dataset(load_from_disk(str(path)), options, str(path))
-    except (FileNotFoundError, OSError) as error:
-        raise DataError(f"{path}: not a folder of save_to_disk ({error})") from None
+        data = load_from_disk(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: not a folder of save_to_disk ({error}): save it again") from None
+    return read_dataset(data, options, str(path))
 
 
 def read_hub(name: str, options: Options) -> Source:
@@ -34,15 +35,14 @@ def read_hub(name: str, options: Options) -> Source:
 
     path, _, config = name.partition(":")
     try:
-        return read_dataset(load_dataset(path, config or None), options, name)
-    except DataError:
-        raise
+        data = load_dataset(path, config or None)
     except Exception as error:  # datasets, huggingface_hub, requests and pyarrow each raise their own kinds
         reason = str(error).strip().split("\n")[0]
         raise DataError(
             f"{name}: cannot be loaded from the Hub ({type(error).__name__}: {reason}): without a network, fetch it "
             f"elsewhere with load_dataset, keep it with save_to_disk and give that folder"
         ) from None
+    return read_dataset(data, options, name)
 
 
 def read_dataset(data: Any, options: Options, name: str = "data set") -> Source:
@@ -73,7 +73,7 @@ def _class_names(feature: Any) -> list[str]:
 
 def _records(data: Any, split: str, columns: Columns, names: list[str], name: str) -> Iterator[Record | Fault]:
     number = 0
-    for batch in data.select_columns(columns.used()).iter(BATCH):
+    for batch in data.select_columns(columns.used).iter(BATCH):
         for values in zip(*batch.values(), strict=True):
             row = dict(zip(batch, values, strict=True))
             number += 1

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from dexml.data.convert.records import LabelText, Record, Unreadable, encoded, fold
+from dexml.data.convert.records import LabelText, Record, Unreadable, encoded, fold, split_named
 from dexml.data.relevance import NO_RELEVANCE
 
 CODES = ("trn", "tst", "dev")
@@ -100,7 +100,7 @@ class Points:
 
     def add(self, record: Record) -> None:
         """All of the record, or Unreadable and nothing of it."""
-        line = encoded(fold(record.text))
+        line, split = encoded(fold(record.text)), CODES.index(split_named(record.split))
         values = record.relevance or [1.0] * len(record.labels)
         row: dict[int, float] = {}
         for number, value in zip(self.labels.numbers(record.labels), values, strict=True):
@@ -110,7 +110,7 @@ class Points:
         self.texts.write(line + b"\n")
         self.relevance.add(row)
         self.filters.add(hidden)
-        self.splits.append(CODES.index(record.split))
+        self.splits.append(split)
         self.groups.append(self._group(record.group))
 
     def _group(self, name: str) -> int:

@@ -30,12 +30,10 @@ def read_csv(path: Path, options: Options) -> Source:
 
 def read_jsonl(path: Path, options: Options) -> Source:
     """One JSON object a line; the keys of the first one are the columns."""
-    try:
-        first = json.loads(first_line(path) or "{}")
-        columns = list(first)
-    except (ValueError, TypeError):
-        raise DataError(f"{path}:1: not a JSON object: give one object a line, as in {EXAMPLE}") from None
-    return Source(_records(path, json_rows(path), Columns.choose(path, columns, options)), about_lines(path))
+    first = next((row for _, row in json_rows(path) if isinstance(row, dict)), None)
+    if first is None:
+        raise DataError(f"{path}: there is no JSON object in it: give one a line, as in {EXAMPLE}")
+    return Source(_records(path, json_rows(path), Columns.choose(path, list(first), options)), about_lines(path))
 
 
 def read_parquet(path: Path, options: Options) -> Source:
@@ -48,7 +46,7 @@ def read_parquet(path: Path, options: Options) -> Source:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})") from None
     columns = Columns.choose(path, file.schema_arrow.names, options)
-    return Source(_records(path, _parquet_rows(path, file, columns.used()), columns), file.metadata.num_rows)
+    return Source(_records(path, _parquet_rows(path, file, columns.used), columns), file.metadata.num_rows)
 
 
 def fits_tables(path: Path) -> bool:
@@ -82,6 +80,8 @@ class Columns:
 
     def __init__(self, text: Sequence[str], labels: str, options: Options) -> None:
         self.text, self.labels, self.options = text, labels, options
+        named = (*text, labels, options.split_column, options.group_column)
+        self.used = list(dict.fromkeys(filter(None, named)))
 
     @classmethod
     def choose(cls, path: Path | str, present: Sequence[str], options: Options) -> Columns:
@@ -93,27 +93,26 @@ class Columns:
             flag = "--label-column" if text else "--text-column"
             raise DataError(f"{path}: which column is it? {there}: name one with {flag}")
         columns = cls(text, labels, options)
-        missing = [name for name in columns.used() if name not in present]
+        missing = [name for name in columns.used if name not in present]
         if missing:
             raise DataError(f"{path}: there is no column {missing[0]!r}: {there}")
         return columns
 
-    def used(self) -> list[str]:
-        named = (*self.text, self.labels, self.options.split_column, self.options.group_column)
-        return list(dict.fromkeys(filter(None, named)))
-
     def record(self, row: Row, where: str) -> Record:
         """Raises Unreadable."""
         options = self.options
+        missing = [name for name in self.used if name not in row]
+        if missing:
+            raise Unreadable(f"there is no {missing[0]!r}: give an empty one where there is nothing")
         text = " ".join(_text(row, name) for name in self.text)
-        labels = label_names(row.get(self.labels), options.delimiter)
+        labels = label_names(row[self.labels], options.delimiter)
         split = split_named(_text(row, options.split_column)) if options.split_column else "trn"
         group = _text(row, options.group_column) if options.group_column else ""
         return Record(text, labels, split, group, where=where)
 
 
 def _text(row: Row, name: str) -> str:
-    value = row.get(name)
+    value = row[name]
     if isinstance(value, list | dict | bytes):
         raise Unreadable(f"column {name!r} holds a {type(value).__name__}: a text is needed")
     return "" if value is None else str(value)

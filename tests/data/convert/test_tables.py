@@ -122,8 +122,8 @@ BROKEN = {
         [r":3: 3 cells in 2 columns: put quotes", r":4: ',' expected after '\"'", r":5: not valid UTF-8 \(byte 0xff\)"],
     ),
     "jsonl": (
-        b'{"text": "a", "labels": ["x"]}\n[1]\n{"text": \n\n{"text": "\xff"}\n{"text": "b", "labels": {"x": 1}}\n'
-        b'{"text": ["b"], "labels": []}\n{"text": "fine", "labels": "x"}\n',
+        b'{"text": "a", "labels": ["x"]}\n[1]\n{"text": \n\n{"text": "\xff", "labels": []}\n'
+        b'{"text": "b", "labels": {"x": 1}}\n{"text": ["b"], "labels": []}\n{"text": "fine", "labels": "x"}\n',
         [
             ":2: not an object",
             ":3: not JSON",
@@ -148,6 +148,18 @@ def test_broken_lines_are_named_and_can_be_skipped(tmp_path, kind):
     for line, reason in zip(made.notices[1:], reasons, strict=False):
         assert re.search(reason, line)
     assert stored(made.path) == [("a", {"x"}), ("fine", {"x"})]
+
+
+def test_a_key_that_a_line_lacks_is_no_empty_cell(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "labels": null}\n{"text": "b", "label": ["x"]}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:2: there is no 'labels': give an empty one"):
+        prepare(tmp_path / "a.jsonl", tmp_path / "d")
+
+
+def test_json_lines_without_an_object_are_told(tmp_path):
+    (tmp_path / "a.jsonl").write_text('["text", "labels"]\n')
+    with pytest.raises(DataError, match=r"a\.jsonl: there is no JSON object in it"):
+        prepare(tmp_path / "a.jsonl", tmp_path / "d")
 
 
 def test_a_quote_that_is_never_closed_is_told_where_it_opens(tmp_path):

@@ -1,4 +1,5 @@
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,21 @@ def test_skipped_records_are_counted_and_the_first_places_told(tmp_path):
     made = write_folder(source(*TWO, *faults), tmp_path / "d", on_error="skip")
     assert made.notices[:7] == ["left out 7 records:", *(f"  f:{i}: bad" for i in range(1, 6)), "  ..."]
     assert stored(made.path) == [("a", {"x"}), ("b", {"y"})]
+
+
+def test_texts_only_pass_through(tmp_path, monkeypatch):
+    monkeypatch.setattr("dexml.data.textfile.BLOCK", 1 << 20)  # of the final check
+    made = (Record(f"{i} " + "x" * 10_000, ["a"]) for i in range(3000))
+    tracemalloc.start()
+    write_folder(Source(made), tmp_path / "d")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 << 20  # of 30 MB
+
+
+def test_splits_go_by_their_usual_names(tmp_path):
+    folder = write_folder(source(Record("a", ["x"], "train"), Record("b", ["x"], "Test")), tmp_path / "d").path
+    assert (in_order(folder, "trn"), in_order(folder, "tst")) == ([("a", {"x"})], [("b", {"x"})])
 
 
 def test_an_interrupt_leaves_nothing(tmp_path):
