@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -214,6 +214,10 @@ class LabelTree:
         place[kept] = np.arange(len(kept))
         parent = np.where(above[kept] >= 0, place[above[kept]], -1)
         return LabelTree.of(parent, self.label_of[kept], self.n_labels, self.meta)
+
+    def with_meta(self, **facts: Any) -> LabelTree:
+        """The same tree with more said of it, as `data`, the fingerprint of what it was built for."""
+        return replace(self, meta={**self.meta, **facts})
 
     @classmethod
     def of(cls, parent: Ints, label_of: Ints, n_labels: int, meta: Mapping[str, Any] | None = None) -> LabelTree:

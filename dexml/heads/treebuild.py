@@ -110,6 +110,10 @@ def from_levels(levels: Sequence[Ints], meta: Mapping[str, Any] | None = None) -
     A cluster of one depth must lie in one cluster of the depth above. Labels that are -1 anywhere have no leaf.
     """
     n_labels = len(levels[0])
+    if {np.shape(level) for level in levels} != {(n_labels,)}:
+        raise TreeError(
+            f"clusters of shapes {[np.shape(level) for level in levels]}: one for every label at each depth"
+        )
     has = np.flatnonzero(np.all([np.asarray(level) >= 0 for level in levels], axis=0))
     refuse_any(np.zeros(int(not len(has)), int), "label", "and all others are without a cluster")
     node, parents = np.zeros(len(has), np.int64), [np.array([-1])]

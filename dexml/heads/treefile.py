@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -15,6 +16,7 @@ from dexml.heads.tree import LabelTree, TreeError
 
 FORMAT = "dexml-label-tree"
 VERSION = 1
+ARRAYS = ("parent", "label_of")
 
 
 def write_tree(path: Path, tree: LabelTree) -> None:
@@ -35,21 +37,22 @@ def read_tree(path: Path, data: str | None) -> LabelTree:
     try:
         with safe_open(path, "np") as file:
             facts = json.loads((file.metadata() or {}).get("tree", "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            ours = isinstance(facts, dict) and facts.get("format") == FORMAT
+            arrays = {name: file.get_tensor(name) for name in ARRAYS} if ours else {}  # a foreign file may be large
     except (SafetensorError, ValueError, OSError) as error:
         raise TreeError(f"{path} is not a label tree or not all of it is there ({error}): build it again") from error
+    if not ours:
+        raise TreeError(f"{path} holds no label tree (its metadata do not say {FORMAT!r})")
     return _checked(path, facts, arrays, data)
 
 
-def _checked(path: Path, facts: object, arrays: dict[str, np.ndarray], data: str | None) -> LabelTree:
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise TreeError(f"{path} holds no label tree (its metadata do not say {FORMAT!r})")
+def _checked(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray], data: str | None) -> LabelTree:
     if facts.get("version") != VERSION:
         raise TreeError(f"{path}: version {facts.get('version')!r}, this dexml reads {VERSION}: build it again")
     meta, n_labels = facts.get("meta"), facts.get("n_labels")
-    kinds = {name: array.dtype for name, array in arrays.items()}
-    if not isinstance(meta, dict) or type(n_labels) is not int or kinds != dict.fromkeys(("parent", "label_of"), "i4"):
-        raise TreeError(f"{path}: 'meta', 'n_labels', or the int32 arrays parent and label_of are missing")
+    right_kinds = all(array.dtype == np.int32 for array in arrays.values())
+    if not isinstance(meta, dict) or type(n_labels) is not int or not right_kinds:
+        raise TreeError(f"{path}: 'meta' (an object), 'n_labels' (a number) or int32 arrays are missing")
     if data is not None and meta.get("data") != data:
         raise TreeError(
             f"{path} was built for other data (fingerprint {meta.get('data')!r} instead of {data!r}): "

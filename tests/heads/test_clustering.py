@@ -18,8 +18,8 @@ from dexml.data.files import DataError
 from dexml.heads import clustering, kmeans
 from dexml.heads.clustering import bisect, block_order, split_nodes
 from dexml.heads.pairs import DensePairs, checked, pairs_of, unit_rows
-from tests.helpers.processes import ROOT
 from tests.heads.trees import naive_assign, naive_two_means
+from tests.helpers.processes import ROOT
 
 PIFA = np.array([[0.99847, 0.0553, 0], [1, 0, 0], [0, 0.0553, 0.99847], [0, 0, 1]])
 KINDS = {"dense": np.asarray, "sparse": sparse.csr_array}

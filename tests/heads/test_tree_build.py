@@ -169,6 +169,8 @@ def test_given_clusters_keep_their_order_and_may_have_any_numbers() -> None:
 def test_a_cluster_below_two_others_is_refused() -> None:
     with pytest.raises(TreeError, match="clusters 5 lie in several"):
         from_levels([np.array([0, 1, 1]), np.array([5, 5, 6])])
+    with pytest.raises(TreeError, match="one for every label"):
+        from_levels([np.array([0, 1, 1]), np.array([5, 5])])
     with pytest.raises(TreeError, match="without a cluster"):
         from_levels([np.array([-1, -1])])
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import torch
 from safetensors.numpy import save_file
 from scipy import sparse
+from torch import bfloat16, zeros
 
 from dexml.heads.tree import LabelTree, TreeError
 from dexml.heads.treefile import data_fingerprint
@@ -65,9 +67,16 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     foreign.write_text("label\n")
     with pytest.raises(TreeError, match="is not a label tree"):
         LabelTree.load(foreign)
-    save_file({"weight": np.zeros(3, np.float32)}, foreign)
+    for weights in (np.zeros(3, np.float32), np.zeros(0, np.float16)):
+        save_file({"weight": weights}, foreign)
+        with pytest.raises(TreeError, match="holds no label tree"):
+            LabelTree.load(foreign)
+
+
+def test_weights_that_numpy_cannot_hold_are_refused_too(tmp_path: Path) -> None:
+    torch.save_file({"weight": zeros(3, dtype=bfloat16)}, tmp_path / "model.safetensors")
     with pytest.raises(TreeError, match="holds no label tree"):
-        LabelTree.load(foreign)
+        LabelTree.load(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +100,7 @@ def test_files_that_contradict_themselves_are_refused(tmp_path: Path, facts: dic
 
 
 def test_a_tree_of_other_data_is_refused(file: Path) -> None:
-    with pytest.raises(TreeError, match="built for other data.*delete it"):
+    with pytest.raises(TreeError, match=r"built for other data.*delete it"):
         LabelTree.load(file, data="abd")
 
 
