@@ -96,14 +96,15 @@ class DensePairs:
 class SparsePairs:
     """Each node has columns of its own, those that its rows use: two centres are two values per such slot.
 
-    Memory: the non-zeros of the rows, once more.
+    Memory: two copies of the rows.
     """
 
     def __init__(self, features: sparse.csr_array, rows: Ints, node: Ints, n_nodes: int) -> None:
         by_column = features[rows].tocsc()  # within a column rows ascend, so those of a node stand together
-        of_row = node[by_column.indices]
-        column = np.repeat(np.arange(by_column.shape[1]), np.diff(by_column.indptr))
-        starts = np.flatnonzero((np.diff(column, prepend=-1) != 0) | (np.diff(of_row, prepend=-1) != 0))
+        of_row = node.astype(np.int32)[by_column.indices]
+        begins = np.diff(of_row, prepend=np.int32(-1)) != 0
+        begins[by_column.indptr[:-1][np.diff(by_column.indptr) > 0]] = True
+        starts = np.flatnonzero(begins)
         indptr = np.append(starts, by_column.nnz)
         self._slots = sparse.csc_array((by_column.data, by_column.indices, indptr), shape=(len(rows), len(starts)))
         self._node, self._n_nodes = of_row[starts], n_nodes
