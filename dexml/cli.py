@@ -13,6 +13,7 @@ USAGE = """dexml COMMAND ...
   prepare iconclass [--root Datasets]             make the built-in data set (needs: pip install 'dexml[demo]')
   prepare SOURCE DEST [--format F]                make a data folder of yours; `dexml prepare --help` lists formats
   validate FOLDER [--tf NAME] [--html FILE]       check a data folder and say what is in it; `dexml validate --help`
+  convert FOLDER DEST --to FORMAT                 hf | beir | libmultilabel | csv from a data folder
   tokenize --data-path FILE --tf-max-len N --tf-token-type NAME
   train CONFIG.yaml [MORE.yaml] [--key value]     train, evaluate, export; `dexml train --help` lists every key
   eval trn|val|tst|dev RUN|BUNDLE|CONFIG.yaml     evaluate an exported model; `dexml eval --help`
@@ -126,6 +127,12 @@ def validate(words: Sequence[str]) -> None:
     validate_command(words)
 
 
+def convert(words: Sequence[str]) -> None:
+    from dexml.data.write.command import convert_command
+
+    convert_command(words)
+
+
 def index(words: Sequence[str]) -> None:
     from dexml.index.command import index_command
 
@@ -147,6 +154,7 @@ def report(words: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "prepare": prepare,
     "validate": validate,
+    "convert": convert,
     "tokenize": tokenize,
     "train": train,
     "eval": evaluate,

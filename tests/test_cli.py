@@ -78,7 +78,7 @@ def test_help_names_every_command(capsys: Capture) -> None:
 
 def test_an_unknown_command_is_told_with_those_there_are(capsys: Capture) -> None:
     assert main(["trian"]) == 2
-    assert capsys.readouterr().err.startswith("dexml: no command 'trian'; there are prepare, validate, tokenize, train")
+    assert capsys.readouterr().err.startswith("dexml: no command 'trian'; there are prepare, validate, convert, tokenize, train")
 
 
 def test_an_error_of_ours_is_one_line_and_a_bug_keeps_its_traceback(capsys: Capture) -> None:
