@@ -6,7 +6,7 @@ L labels.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,7 @@ def from_triples(triples: Ints, n_labels: int) -> LabelTree:
     return LabelTree.of(parent, label_of[order], n_labels, _meta("given"))
 
 
-def _grow(labels: Ints, max_leaves: int, parts: Any, meta: dict[str, Any]) -> LabelTree:
+def _grow(labels: Ints, max_leaves: int, parts: Callable[[Ints, int], list[Ints]], meta: dict[str, Any]) -> LabelTree:
     """Splits sets of labels by `parts(labels, node)`, breadth first; a part of one label is a leaf at once."""
     parent, label_of, waiting = [-1], [-1], [(0, labels)]
     for node, own in waiting:

@@ -22,7 +22,8 @@ def training_nodes(
         indptr [B + 1], nodes by ascending number, and whether each is on a path (its target).
     """
     refuse_any(labels[tree.leaf_of[labels] < 0], "label", "have no leaf")
-    first = np.arange(len(indptr) - 1) * tree.n_nodes  # of a document's keys: first + node
+    bounds = np.arange(len(indptr)) * tree.n_nodes  # the keys of a document: its bound + node
+    first = bounds[:-1]
     paths = tree.paths(labels)
     keys = np.repeat(first, np.diff(indptr))[:, None] + paths
     on_path = np.unique(keys[paths >= 0])
@@ -30,4 +31,4 @@ def training_nodes(
     counts, below = tree.children(node)
     beside = np.repeat(first[document], np.diff(counts)) + below
     every = np.unique(np.concatenate([first, on_path, beside]))
-    return np.searchsorted(every, np.append(first, np.inf)), every % tree.n_nodes, np.isin(every, on_path)
+    return np.searchsorted(every, bounds), every % tree.n_nodes, np.isin(every, on_path)
