@@ -11,7 +11,7 @@ from typing import Any
 from dexml.data.convert.formats import FORMATS, detect, read
 from dexml.data.convert.labeltexts import read_label_texts
 from dexml.data.convert.records import Fault, LabelText, Options, Record, Source
-from dexml.data.convert.writer import Prepared, Split, write_folder
+from dexml.data.convert.writer import Prepared, Split, check_free, write_folder
 
 __all__ = [
     "FORMATS",
@@ -44,6 +44,7 @@ def prepare(
     `form` is a name in FORMATS, found out where it can be; `labels` a file of label texts; `test` a second source of
     the same format that holds the test points. DataError names file, line and mend; then there is no folder.
     """
+    check_free(Path(dest))
     options = options or Options()
     opened = read(source, options, form)
     if test is not None:

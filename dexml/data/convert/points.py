@@ -106,7 +106,7 @@ class Points:
         for number, value in zip(self.labels.numbers(record.labels), values, strict=True):
             if number >= 0 and value > NO_RELEVANCE:
                 row[number] = max(value, row.get(number, 0.0))
-        hidden = dict.fromkeys(self.labels.numbers(record.filtered), 1.0) if record.filtered else {}
+        hidden = {number: 1.0 for number in self.labels.numbers(record.filtered) if number >= 0}
         self.texts.write(line + b"\n")
         self.relevance.add(row)
         self.filters.add(hidden)

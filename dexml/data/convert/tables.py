@@ -15,7 +15,7 @@ from dexml.data.files import DataError
 
 TEXT_COLUMNS, LABEL_COLUMNS = ("text", "texts", "query", "title"), ("labels", "label", "tags", "categories")
 SEPARATORS = ",;\t|"
-LONGEST = 1 << 28  # bytes of one CSV cell; a quote that is never closed takes the rest of the file for one
+LONGEST = 1 << 26  # characters of one CSV cell; a quote that is never closed takes the rest of the file for one
 BATCH = 1024  # rows of a Parquet file in memory
 
 Row = Mapping[str, Any]
@@ -37,7 +37,7 @@ def read_jsonl(path: Path, options: Options) -> Source:
 
 
 def read_parquet(path: Path, options: Options) -> Source:
-    """A Parquet file, read a few rows at a time; `line` in messages is the row, counted from 1."""
+    """A Parquet file, read a few rows at a time; messages give the row, counted from 1."""
     import pyarrow as pa
     from pyarrow import parquet
 

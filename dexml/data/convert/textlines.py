@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import re
 import zlib
@@ -21,6 +22,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number from 1, line with its newline). Only a newline ends a line; other bytes than UTF-8 become surrogates."""
     with _opened(path) as (file, _):
         for number, line in enumerate(file, start=1):
+            if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise DataError(f"{path} is UTF-16: convert it with `iconv -f utf-16 -t utf-8`")
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
 
 

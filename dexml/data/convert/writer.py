@@ -71,11 +71,15 @@ def write_folder(source: Source, dest: str | Path, split: Split | None = None, o
     return Prepared(dest, notices)
 
 
+def check_free(dest: Path) -> None:
+    if dest.exists():
+        raise DataError(f"{dest} exists already: remove it, or name another folder")
+
+
 @contextmanager
 def _building(dest: Path) -> Iterator[Path]:
     """A folder of the name of `dest` inside a hidden one beside it; becomes `dest` if the block ends well."""
-    if dest.exists():
-        raise DataError(f"{dest} exists already: remove it, or name another folder")
+    check_free(dest)
     work = dest.with_name(f".{dest.name}.tmp")
     shutil.rmtree(work, ignore_errors=True)  # left by a run that was killed
     folder = work / dest.name

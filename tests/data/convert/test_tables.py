@@ -70,6 +70,12 @@ def test_a_gzipped_table_is_read_and_a_damaged_one_told(tmp_path, kind):
         prepare(path, tmp_path / "e")
 
 
+def test_a_table_in_utf_16_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text("text,labels\na,x\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"a\.csv is UTF-16: convert it with `iconv"):
+        prepare(tmp_path / "a.csv", tmp_path / "d")
+
+
 @pytest.mark.parametrize("separator", ["\t", ";", "|"])
 def test_the_separator_is_seen_in_the_header(tmp_path, separator):
     path = write_csv(tmp_path / "data.csv", POINTS, delimiter=separator)

@@ -72,7 +72,7 @@ def test_relevance_is_kept_repeats_take_the_largest_and_zeros_are_no_labels(tmp_
 
 
 def test_filters_follow_their_points_and_labels(tmp_path):
-    made = [Record("bad \ud800", ["x"]), Record("a", ["b"], filtered=["a", "c"]), Record("t", ["a", "c"], "tst")]
+    made = [Record("bad \ud800", ["x"]), Record("a", ["b"], filtered=["a", "c", ""]), Record("t", ["a", "c"], "tst")]
     folder = write_folder(source(*made), tmp_path / "d", on_error="skip").path
     assert (folder / "filter_labels_train.txt").read_text() == "0 0\n0 2\n"
     assert not (folder / "filter_labels_test.txt").exists()
