@@ -25,6 +25,7 @@ from dexml.encoders.text import TextEncoder
 
 T = TypeVar("T")
 MOST_WORKERS = 4  # each holds a gradient of its own
+PACKED_TOKENS = 4096  # of a chunk on a CPU: more are no faster, as what they make no longer fits the caches
 
 
 class Chunks:
@@ -43,7 +44,7 @@ class Chunks:
         sizes = np.maximum(lengths, 1).astype(np.int64)
         share = max(1, max_rows // self.workers), max(1, token_budget // self.workers)
         if encoder.packs:
-            self.parts = even_chunks(sizes, *share, self.workers)
+            self.parts = even_chunks(sizes, share[0], min(share[1], PACKED_TOKENS), self.workers)
             self.tokens = int(sizes.sum())
         else:
             self.parts = length_chunks(sizes, *share)
