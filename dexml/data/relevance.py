@@ -20,7 +20,7 @@ PAIR = re.compile(r"\s*(-?\d{1,18})\s+(-?\d{1,18})\s*", re.ASCII)
 def load_relevance(path: Path, texts: Lines, labels: Lines) -> sparse.csr_matrix:
     """Points x labels, float32, sorted column indices, cells <= 1e-8 dropped; DataError names the file and the mend."""
     matrix = _read_csr(path)
-    _check_shape(path, matrix.shape, texts, labels)
+    check_shape(path, matrix.shape, texts, labels)
     _check_values(path, matrix)
     matrix = matrix.astype(np.float32)
     matrix.sum_duplicates()
@@ -70,7 +70,7 @@ def _read_csr(path: Path) -> sparse.csr_matrix:
     return matrix
 
 
-def _check_shape(path: Path, shape: tuple[int, int], texts: Lines, labels: Lines) -> None:
+def check_shape(path: Path, shape: tuple[int, int], texts: Lines, labels: Lines) -> None:
     rows, cols = shape
     if rows != len(texts):
         hint = {1: "is the last line missing?", -1: "is there an extra line?"}.get(

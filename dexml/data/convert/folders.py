@@ -1,4 +1,4 @@
-"""Folders of aligned files, line i is point i: AttentionXML, LightXML, X-Transformer, XR-Transformer, dexml."""
+"""Folders of aligned files, line i is point i: AttentionXML, LightXML, X-Transformer, XR-Transformer, NGAME, dexml."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from scipy import sparse
 
 from dexml.data.convert.labeltexts import numbered_label_texts
 from dexml.data.convert.records import Fault, Options, Record, Source
+from dexml.data.convert.sparsetext import read_sparse_text
 from dexml.data.convert.textlines import about_lines, stripped_lines
 from dexml.data.dataset import FILTER_FILES
 from dexml.data.files import DataError
-from dexml.data.relevance import load_filters, load_relevance
+from dexml.data.relevance import check_shape, load_filters, load_relevance
 from dexml.data.textfile import Lines
 
 TEXT_FILES = {  # of each split, the first that is there
-    "trn": ("raw/trn_X.txt", "X.trn.txt", "train_raw_texts.txt", "train_texts.txt"),
-    "tst": ("raw/tst_X.txt", "X.tst.txt", "test_raw_texts.txt", "test_texts.txt"),
+    "trn": ("raw/trn_X.txt", "trn_X.txt", "X.trn.txt", "train_raw_texts.txt", "train_texts.txt"),
+    "tst": ("raw/tst_X.txt", "tst_X.txt", "X.tst.txt", "test_raw_texts.txt", "test_texts.txt"),
     "dev": ("raw/dev_X.txt", "X.val.txt", "valid_raw_texts.txt", "valid_texts.txt"),
 }
 LINE_FILES = {"trn": "train_labels.txt", "tst": "test_labels.txt", "dev": "valid_labels.txt"}
-MATRIX_FILES = {"trn": ("Y.trn.npz",), "tst": ("Y.tst.npz",), "dev": ("Y.dev.npz", "Y.val.npz")}
-LABEL_FILES = ("raw/Y.txt", "output-items.txt", "label_map.txt", "labels.txt")
+MATRIX_FILES = {
+    "trn": ("Y.trn.npz", "trn_X_Y.txt"),
+    "tst": ("Y.tst.npz", "tst_X_Y.txt"),
+    "dev": ("Y.dev.npz", "Y.val.npz"),
+}
+LABEL_FILES = ("raw/Y.txt", "Y.txt", "output-items.txt", "label_map.txt", "labels.txt")
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,17 @@ def read_folder(path: Path, options: Options) -> Source:
     if not any(part.split == "trn" for part in parts):
         raise DataError(
             f"{path}: no training texts with labels: there must be one of {', '.join(TEXT_FILES['trn'])}, "
-            f"and Y.trn.npz or {LINE_FILES['trn']}"
+            f"and {' or '.join((*MATRIX_FILES['trn'], LINE_FILES['trn']))}"
         )
     about = sum(about_lines(part.texts) for part in parts)
-    matrices = {part.labels.suffix == ".npz" for part in parts}
+    matrices = {part.labels.name in MATRIX_FILES[part.split] for part in parts}
     if matrices == {False}:
         lines = (record for part in parts for record in _lined(part, options.delimiter))
         return Source(lines, about)
     labels = _first(path, LABEL_FILES)
     if len(matrices) > 1 or labels is None:
         wanted = f"a matrix for every split and one of {', '.join(LABEL_FILES)}"
-        raise DataError(f"{path}: columns of Y.trn.npz need label texts: there must be {wanted}")
+        raise DataError(f"{path}: columns of a matrix need label texts: there must be {wanted}")
     columns = Lines(labels)
     cells = (record for part in parts for record in _celled(path, part, columns))
     return Source(cells, about, numbered_label_texts(labels), closed=True)
@@ -87,7 +92,7 @@ def _lined(part: Part, delimiter: str | None) -> Iterator[Record | Fault]:
 
 def _celled(path: Path, part: Part, columns: Lines) -> Iterator[Record | Fault]:
     texts = Lines(part.texts)
-    relevance = load_relevance(part.labels, texts, columns)
+    relevance = _relevance(part.labels, texts, columns)
     filters = _filters(path, part.split, relevance.shape)
     for row, text in enumerate(texts):
         begin, end = relevance.indptr[row : row + 2]
@@ -95,6 +100,14 @@ def _celled(path: Path, part: Part, columns: Lines) -> Iterator[Record | Fault]:
         hidden = list(map(str, filters[row].indices.tolist())) if filters is not None else ()
         values = relevance.data[begin:end].tolist()
         yield Record(text, names, part.split, relevance=values, filtered=hidden, where=f"{part.texts}:{row + 1}")
+
+
+def _relevance(path: Path, texts: Lines, columns: Lines) -> sparse.csr_matrix:
+    if path.suffix == ".npz":
+        return load_relevance(path, texts, columns)
+    relevance = read_sparse_text(path)
+    check_shape(path, relevance.shape, texts, columns)
+    return relevance
 
 
 def _filters(path: Path, split: str, shape: tuple[int, int]) -> sparse.csr_matrix | None:

@@ -40,7 +40,7 @@ FORMATS = {
     "xmc-bow": Format("train.txt of `l1,l2 f:v`, with --vocab", xmc.read_bow, _bow),
     "beir": Format("corpus.jsonl, queries.jsonl, qrels/", beir.read_beir, beir.fits_beir),
     "folder": Format(
-        "texts with Y.*.npz or train_labels.txt (dexml, AttentionXML, LightXML, X-Transformer, XR-Transformer)",
+        "texts with Y.trn.npz, trn_X_Y.txt or train_labels.txt: dexml, NGAME, AttentionXML, LightXML, XR-Transformer",
         folders.read_folder,
         folders.fits_folder,
     ),

@@ -50,6 +50,37 @@ def test_folders_with_matrices(tmp_path, texts, labels):
     assert loaded.trn.relevance.toarray().tolist() == TRN_Y
 
 
+def test_ngame_folders_with_sparse_text(tmp_path):
+    data = tmp_path / "in"
+    write_lines(data / "raw" / "trn_X.txt", TRN)
+    write_lines(data / "raw" / "tst_X.txt", TST)
+    write_lines(data / "raw" / "Y.txt", LABELS)
+    write_lines(data / "trn_X_Y.txt", ["3 3", "0:1.00000 2:0.5", "1:1", ""])
+    write_lines(data / "tst_X_Y.txt", ["1 3", "0:1"])
+    write_lines(data / "filter_labels_test.txt", ["0 2"])
+    loaded = Dataset.load(prepare(data, tmp_path / "d").path)
+    assert loaded.trn.relevance.toarray().tolist() == TRN_Y
+    assert loaded.tst.filters.toarray().tolist() == [[False, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["3"], r"trn_X_Y\.txt:1: the header is not `rows columns`"),
+        (["3 3", "0:1", "1 2"], r"trn_X_Y\.txt:3: '1 2' is not `column:value"),
+        (["3 3", "0:1 3:1"], r"trn_X_Y\.txt:2: columns are 0\.\.2, found 0\.\.3"),
+        (["3 3", "0:1"], r"trn_X_Y\.txt: the header promises 3 rows, 1 are there"),
+        (["1 3", "0:1"], r"trn_X\.txt has 3 lines but trn_X_Y\.txt has 1 rows"),
+    ],
+)
+def test_broken_sparse_text_is_named(tmp_path, lines, reason):
+    data = write_dataset(tmp_path / "in", (TRN, TRN_Y), (TST, TST_Y), LABELS)
+    (data / "Y.trn.npz").unlink()
+    write_lines(data / "trn_X_Y.txt", lines)
+    with pytest.raises(DataError, match=reason):
+        prepare(data, tmp_path / "d")
+
+
 def test_dexmls_own_folder_comes_out_as_it_went_in(tmp_path):
     data = write_dataset(tmp_path / "in", (TRN, TRN_Y), (TST, TST_Y), LABELS)
     write_lines(data / "raw" / "dev_X.txt", ["boat"])
@@ -76,7 +107,7 @@ def test_files_of_different_lengths_are_told_with_both(tmp_path):
 def test_a_matrix_without_label_texts_is_told(tmp_path):
     data = write_dataset(tmp_path / "in", (TRN, TRN_Y), (TST, TST_Y), LABELS)
     (data / "raw" / "Y.txt").unlink()
-    with pytest.raises(DataError, match=r"columns of Y\.trn\.npz need label texts: there must be .*raw/Y\.txt"):
+    with pytest.raises(DataError, match=r"columns of a matrix need label texts: there must be .*raw/Y\.txt"):
         prepare(data, tmp_path / "d")
 
 
