@@ -71,7 +71,7 @@ def assign_balanced(near: NDArray[np.floating]) -> Ints:
         until = full[0] + 1 if len(full) else len(waiting)
         part[waiting[:until]] = choice[:until]
         held += np.bincount(choice[:until], minlength=k)
-        extra -= bool(len(full) and extra > 0)
+        extra -= len(full) > 0
         waiting = waiting[until:]
     return part
 

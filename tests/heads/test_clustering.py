@@ -105,6 +105,20 @@ def test_cluster_sizes_are_those_of_the_published_trees(n_labels: int, n_cluster
     assert sum(size * count for size, count in sizes.items()) == n_labels
 
 
+def test_the_left_half_is_the_smaller_one() -> None:
+    assert tree_sizes(11, 8).tolist() == [1, 1, 1, 2, 1, 2, 1, 2]
+    levels = bisect(np.random.default_rng(0).standard_normal((11, 3)), 8)
+    assert [np.bincount(level).tolist() for level in levels[1:3]] == [[5, 6], [2, 3, 3, 3]]
+
+
+def test_first_centres_are_two_different_labels_drawn_uniformly() -> None:
+    sizes = np.full(3000, 4)
+    starts = clustering._starts(clustering._keys(0, np.arange(3000), 1), sizes)[0] - 4 * np.arange(3000)[:, None]
+    pairs = Counter(map(tuple, starts.tolist()))
+    assert sorted(pairs) == list(itertools.permutations(range(4), 2))
+    assert min(pairs.values()) > 190 and max(pairs.values()) < 310  # 250 each, 15 a standard deviation
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_nodes_at_once_are_split_as_each_alone(kind: str) -> None:
     rng = np.random.default_rng(0)
@@ -189,6 +203,7 @@ def test_topics_are_not_torn_apart() -> None:
 
 def test_memory_groups_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     z = np.random.default_rng(0).standard_normal((300, 5))
+    monkeypatch.setattr(clustering, "EPS", 0.02)  # many nodes stop where others go on
     whole = bisect(z, 64, n_init=2)
     monkeypatch.setattr(clustering, "GROUP", 13)
     assert all(np.array_equal(a, b) for a, b in zip(whole, bisect(z, 64, n_init=2), strict=True))
