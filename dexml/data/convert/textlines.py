@@ -46,6 +46,8 @@ def about_lines(path: Path) -> int:
 
 def split_files(folder: Path, suffix: str) -> list[tuple[Path, str]]:
     """(file, split) of the files `train<suffix>`, `test<suffix>` and the like, by name; `train-00001<suffix>`, too."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder: this format is a folder of files")
     files = sorted(file for file in folder.iterdir() if file.name.endswith(suffix) and file.is_file())
     stems = [NUMBERED.sub("", file.name.removesuffix(suffix).lower()) for file in files]
     return [(file, SPLITS[stem]) for file, stem in zip(files, stems, strict=True) if stem in SPLITS]
@@ -59,5 +61,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
             yield (gzip.open(raw) if path.suffix == ".gz" else raw), raw  # type: ignore[misc]  # noqa: SIM115
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: damaged gzip file ({error}): copy it again") from None
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder: this format is one file") from None

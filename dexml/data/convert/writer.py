@@ -92,6 +92,8 @@ def _building(dest: Path) -> Iterator[Path]:
         folder.rename(dest)
     except DataError as error:
         raise DataError(str(error).replace(str(folder), str(dest))) from None
+    except OSError as error:  # a full disk names no file
+        raise DataError(f"{dest} was not made: {error.filename or 'writing'}: {error.strerror}") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -27,7 +27,7 @@ def read_json(path: Path, options: Options) -> Source:
     """Texts are title and content (or --text-column), labels the lines of lbl.json named by target_ind, their relevance
     target_rel; filter_labels_*.txt are taken over."""
     labels = _json_file(path, "lbl")
-    files = [(file, split) for suffix in SUFFIXES for file, split in split_files(path, suffix)]
+    files = [(file, split) for split in ("trn", "tst") if (file := _json_file(path, split))]
     if labels is None or not files:
         raise DataError(f"{path}: the folder must hold trn.json.gz, tst.json.gz and lbl.json.gz")
     keys = options.text_columns or TEXT_KEYS

@@ -45,6 +45,29 @@ def test_an_unclear_format_is_told_with_the_choices(tmp_path):
         detect(tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize(
+    ("source", "form", "reason"),
+    [
+        ("in", "csv", "in is a folder: this format is one file"),
+        ("in", "parquet", "in: not a readable Parquet file"),
+        ("a.csv", "tables", "a.csv is no folder"),
+        ("a.csv", "xmc-json", "a.csv: the folder must hold trn.json.gz"),
+        ("a.csv", "xmc-bow", "a.csv: a bag of words has no text"),
+        ("a.csv", "beir", "a.csv: a BEIR folder holds"),
+        ("a.csv", "folder", "a.csv: no training texts"),
+        ("a.csv", "hf-disk", "a.csv: not a folder of save_to_disk"),
+        ("in", "libmultilabel", "in has no train.txt"),
+        ("a.csv", "pecos", "a.csv:1: 1 fields between tabs"),
+    ],
+)
+def test_a_wrong_format_is_told_in_its_own_words(tmp_path, capsys, monkeypatch, source, form, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.csv").write_text("text,labels\na,x\n")
+    assert main(["prepare", source, "d", "--format", form]) == 2
+    assert f"error: {reason}" in capsys.readouterr().err
+
+
 def test_a_source_that_is_not_there_is_told(tmp_path, capsys):
     assert main(["prepare", "owner/name", f"{tmp_path}/d"]) == 2
     assert "owner/name: no such file or folder (a data set of the Hub needs --format hf)" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import errno
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
@@ -118,6 +119,16 @@ def test_an_interrupt_leaves_nothing(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_folder(Source(interrupted()), tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+    def full() -> Iterator[Record | Fault]:
+        yield from TWO
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DataError, match="d was not made: writing: No space left on device"):
+        write_folder(Source(full()), tmp_path / "d")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -45,6 +45,11 @@ def test_titles_contents_relevance_and_filters_of_the_repository(repository, tmp
     assert in_order(folder, "tst") == [("fox boat", {"boat x"})]  # the filtered pair is no label
 
 
+def test_a_file_that_is_there_unpacked_too_is_read_once(repository, tmp_path):
+    (repository / "trn.json").write_bytes(gzip.decompress((repository / "trn.json.gz").read_bytes()))
+    assert len(in_order(prepare(repository, tmp_path / "d").path, "trn")) == 2
+
+
 def test_the_text_can_be_the_title_alone(repository, tmp_path):
     folder = prepare(repository, tmp_path / "d", options=Options(["title"])).path
     assert [text for text, _ in in_order(folder, "trn")] == ["red fox", "blue boat"]
