@@ -38,6 +38,7 @@ def main(words: list[str]) -> None:
         print("  predictions: " + ", ".join(f"{'*' * (label in truth)}{label} {score:.2f}" for label, score in found))
     print(f"\n(* = right)  The encoder, its labels and their index are in {cfg.out_dir / 'best'}; try:")
     print(f'  .venv/bin/dexml predict {cfg.out_dir / "best"} "a knight fights a dragon by the sea"')
+    print(f"  .venv/bin/dexml report {cfg.out_dir}      # one HTML page: intervals, breakdowns, calibration, examples")
 
 
 if __name__ == "__main__":
