@@ -27,6 +27,22 @@ def label_names(cell: Any, delimiter: str | None = None) -> Sequence[str]:
     return _one(cell)
 
 
+def relevance_values(cell: Any, count: int) -> list[float] | None:
+    """One finite number for each of `count` labels, from a cell of any form; None for an empty one, where all are 1."""
+    words = label_names(cell)
+    if not "".join(words):
+        return None
+    try:
+        values = list(map(float, words))
+    except ValueError:
+        raise Unreadable(f"relevance {str(cell)[:40]!r} is not a number for each label") from None
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise Unreadable(
+            f"relevance {str(cell)[:40]!r} has {len(values)} numbers for {count} labels, all must be finite"
+        )
+    return values
+
+
 def _names_in(cell: str, delimiter: str | None) -> Sequence[str]:
     if delimiter is None and cell[:1] == "[" and cell[-1:] == "]":
         listed = _written_list(cell)
@@ -57,4 +73,4 @@ def _one(value: Any) -> list[str]:
         return [str(value)]
     if isinstance(value, float):  # a column of numbers with gaps is one of floats in many tools: 7.0 was 7
         return [] if math.isnan(value) else [str(int(value)) if value.is_integer() else str(value)]
-    raise Unreadable(f"a label is a {type(value).__name__}, {str(value)[:40]!r}: give a text or a number")
+    raise Unreadable(f"{str(value)[:40]!r} is a {type(value).__name__}: give a text or a number")

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dexml.data.convert.cells import label_names
+from dexml.data.convert.cells import label_names, relevance_values
 from dexml.data.convert.records import Fault, Options, Record, Source, Unreadable, split_named
 from dexml.data.convert.textlines import about_lines, first_line, numbered_lines, split_files
 from dexml.data.files import DataError
 
 TEXT_COLUMNS, LABEL_COLUMNS = ("text", "texts", "query", "title"), ("labels", "label", "tags", "categories")
+RELEVANCE = "relevance"  # a column of numbers, one for each label
 SEPARATORS = ",;\t|"
 LONGEST = 1 << 26  # characters of one CSV cell; a quote that is never closed takes the rest of the file for one
 BATCH = 1024  # rows of a Parquet file in memory
@@ -78,9 +79,9 @@ EXAMPLE = '{"text": "a ship in a storm", "labels": ["ship", "storm"]}'
 class Columns:
     """Which columns of a table are used, and how a row becomes a record."""
 
-    def __init__(self, text: Sequence[str], labels: str, options: Options) -> None:
-        self.text, self.labels, self.options = text, labels, options
-        named = (*text, labels, options.split_column, options.group_column)
+    def __init__(self, text: Sequence[str], labels: str, options: Options, relevance: str) -> None:
+        self.text, self.labels, self.options, self.relevance = text, labels, options, relevance
+        named = (*text, labels, options.split_column, options.group_column, relevance)
         self.used = list(dict.fromkeys(filter(None, named)))
 
     @classmethod
@@ -92,7 +93,7 @@ class Columns:
         if not text or not labels:
             flag = "--label-column" if text else "--text-column"
             raise DataError(f"{path}: which column is it? {there}: name one with {flag}")
-        columns = cls(text, labels, options)
+        columns = cls(text, labels, options, RELEVANCE if RELEVANCE in present else "")
         missing = [name for name in columns.used if name not in present]
         if missing:
             raise DataError(f"{path}: there is no column {missing[0]!r}: {there}")
@@ -108,7 +109,8 @@ class Columns:
         labels = label_names(row[self.labels], options.delimiter)
         split = split_named(_text(row, options.split_column)) if options.split_column else "trn"
         group = _text(row, options.group_column) if options.group_column else ""
-        return Record(text, labels, split, group, where=where)
+        values = relevance_values(row[self.relevance], len(labels)) if self.relevance else None
+        return Record(text, labels, split, group, values, where=where)
 
 
 def _text(row: Row, name: str) -> str:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dexml.data.convert.cells import relevance_values
 from dexml.data.convert.records import Fault, LabelText, Options, Record, Source, Unreadable
 from dexml.data.convert.tables import Row, json_rows
 from dexml.data.convert.textlines import about_lines, first_line, split_files, stripped_lines
@@ -96,14 +97,7 @@ def _point(row: Row, split: str, keys: Sequence[str], filtered: Sequence[str], w
     labels, values = row.get("target_ind"), row.get("target_rel")
     if not isinstance(labels, list):
         raise Unreadable("no list under 'target_ind'")
-    relevance = None
-    if isinstance(values, list):
-        try:
-            relevance = [float(value) for value in values]
-        except (TypeError, ValueError):
-            raise Unreadable("'target_rel' must be a list of numbers") from None
-        if len(relevance) != len(labels):
-            raise Unreadable(f"'target_rel' has {len(relevance)} values for {len(labels)} labels")
+    relevance = relevance_values(values, len(labels))
     text = " ".join(str(row[key]) for key in keys if row.get(key))
     return Record(text, list(map(str, labels)), split, relevance=relevance, filtered=filtered, where=where)
 

@@ -56,7 +56,7 @@ def test_a_saved_data_set_with_named_columns(tmp_path):
 
 def test_labels_that_are_no_names_are_told_with_their_row(tmp_path):
     data = datasets.Dataset.from_dict({"text": ["a", "b"], "labels": [[{"id": 1}], [{"id": 2}]]})
-    with pytest.raises(DataError, match=r"data set \(trn\):1: a label is a dict"):
+    with pytest.raises(DataError, match=r"data set \(trn\):1: \"{'id': 1}\" is a dict"):
         prepare(data, tmp_path / "d")
 
 

@@ -5,12 +5,13 @@ import re
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from pyarrow import parquet
 
-from dexml.data import DataError
+from dexml.data import DataError, Dataset
 from dexml.data.convert import Options, prepare
 from dexml.data.convert.cells import label_names
 from tests.data.convert.helpers import expected, in_order, labels_of, records, stored
@@ -117,6 +118,33 @@ def test_label_cells_of_every_kind(cell, names):
     assert list(label_names(cell)) == names
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_column_called_relevance_is_that_of_the_labels(tmp_path, kind):
+    text, labels, values = ["a", "b", "t"], [["x", "y"], ["y"], ["x"]], [[0.5, 2.0], [1e-3], [1.0]]
+    path = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        parquet.write_table(pa.table({"text": text, "labels": labels, "relevance": values}), path)
+    elif kind == "jsonl":
+        rows = [
+            dict(zip(("text", "labels", "relevance"), row, strict=True))
+            for row in zip(text, labels, values, strict=True)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text("text;labels;relevance\na;x,y;0.5,2\nb;y;0.001\nt;x;\n")
+    data = Dataset.load(prepare(path, tmp_path / "d", test=path).path)
+    assert data.trn.relevance.toarray() == pytest.approx(np.array([[0.5, 2], [0, 0.001], [1, 0]]))
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"), [("1", "has 1 numbers for 2 labels"), ("1,b", "is not a number"), ("1,inf", "finite")]
+)
+def test_relevance_that_does_not_fit_is_told(tmp_path, cell, reason):
+    (tmp_path / "a.csv").write_text(f"text;labels;relevance\na;x,y;{cell}\n")
+    with pytest.raises(DataError, match=rf"a\.csv:2: relevance .*{reason}"):
+        prepare(tmp_path / "a.csv", tmp_path / "d")
+
+
 def test_a_delimiter_that_is_named_is_all_that_divides():
     assert label_names('["a", "b"]', "|") == ['["a", "b"]']
     assert label_names("Smith, John|Doe", "|") == ["Smith, John", "Doe"]
@@ -134,7 +162,7 @@ BROKEN = {
             ":2: not an object",
             ":3: not JSON",
             ":5: not valid UTF-8",
-            ":6: a label is a dict",
+            ":6: .* is a dict",
             ":7: column 'text' holds a list",
         ],
     ),

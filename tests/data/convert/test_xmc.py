@@ -60,8 +60,8 @@ def test_the_text_can_be_the_title_alone(repository, tmp_path):
     [
         ({"target_ind": None}, "no list under 'target_ind'"),
         ({"target_ind": [3]}, "label '3' is not among the 3 label texts"),
-        ({"target_ind": [0], "target_rel": [1, 1]}, "'target_rel' has 2 values for 1 labels"),
-        ({"target_ind": [0], "target_rel": [{}]}, "'target_rel' must be a list of numbers"),
+        ({"target_ind": [0], "target_rel": [1, 1]}, r"relevance .* has 2 numbers for 1 labels"),
+        ({"target_ind": [0], "target_rel": [{}]}, "'{}' is a dict: give a text or a number"),
     ],
 )
 def test_a_broken_point_is_named(repository, tmp_path, change, reason):
