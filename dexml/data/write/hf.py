@@ -6,15 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from dexml.data.write.source import Point, WriteSource
+from dexml.data.write.source import WriteSource
 from dexml.data.write.tables import write_labels
 
 SPLITS = {"trn": "train", "tst": "test", "dev": "validation"}
 
 
 def write_hf(source: WriteSource, folder: Path) -> None:
-    """Splits train, test, validation with the columns text, labels (a list of ClassLabel) and, if any is not 1,
-    relevance. labels.csv holds the text of every class name, which differ where two labels have one text."""
+    """Splits train, test, validation with the columns text, labels (a list of names) and, if any is not 1, relevance.
+
+    labels.csv holds the order of the names, and their texts, which are others where two labels have one text. (The
+    library copies the names of a ClassLabel every 1,000 rows, too slow for many labels.)
+    """
     from datasets import Dataset, DatasetDict
 
     scratch = folder / "arrow"
@@ -27,27 +30,25 @@ def write_hf(source: WriteSource, folder: Path) -> None:
 
 
 def _write_arrow(source: WriteSource, split: str, folder: Path) -> Path:
+    import pyarrow as pa
     from datasets.arrow_writer import ArrowWriter
 
     path = folder / f"{split}.arrow"
-    graded = source.graded
-    with ArrowWriter(features=_features(source.names, graded), path=str(path)) as writer:
+    features = _features(source.graded)
+    with ArrowWriter(features=features, path=str(path)) as writer:
         for batch in source.batches(split):
-            writer.write_batch(_columns(batch, graded))
+            columns: dict[str, list[Any]] = {
+                "text": [point.text for point in batch],
+                "labels": [[source.names[label] for label in point.labels] for point in batch],
+                "relevance": [point.relevance for point in batch],
+            }
+            writer.write_table(pa.table({name: columns[name] for name in features}, schema=features.arrow_schema))
         writer.finalize()
     return path
 
 
-def _features(names: list[str], graded: bool) -> Any:
-    from datasets import ClassLabel, Features, Sequence, Value
+def _features(graded: bool) -> Any:
+    from datasets import Features, Sequence, Value
 
-    columns = {"text": Value("string"), "labels": Sequence(ClassLabel(names=names))}
+    columns = {"text": Value("string"), "labels": Sequence(Value("string"))}
     return Features(columns | ({"relevance": Sequence(Value("float32"))} if graded else {}))
-
-
-def _columns(batch: list[Point], graded: bool) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {
-        "text": [point.text for point in batch],
-        "labels": [point.labels for point in batch],
-    }
-    return columns | ({"relevance": [point.relevance for point in batch]} if graded else {})

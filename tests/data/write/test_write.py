@@ -75,14 +75,14 @@ def read_hf(folder):
     from datasets import load_from_disk
 
     data = load_from_disk(str(folder))
-    names = data["train"].features["labels"].feature.names
-    texts = dict(csv_rows(folder / "labels.csv")[1:])
+    names, texts = zip(*csv_rows(folder / "labels.csv")[1:], strict=True)
     splits = {}
     for name, part in (("trn", data["train"]), ("tst", data["test"])):
-        values = part["relevance"] if "relevance" in part.column_names else [[1.0] * len(own) for own in part["labels"]]
-        cells = [list(zip(own, value, strict=True)) for own, value in zip(part["labels"], values, strict=True)]
+        labels = [[names.index(label) for label in own] for own in part["labels"]]
+        values = part["relevance"] if "relevance" in part.column_names else [[1.0] * len(own) for own in labels]
+        cells = [list(zip(own, value, strict=True)) for own, value in zip(labels, values, strict=True)]
         splits[name] = list(zip(part["text"], cells, strict=True))
-    return [texts[name] for name in names], splits
+    return list(texts), splits
 
 
 def csv_rows(path):
