@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 USAGE = """dexml COMMAND ...
 
-  prepare iconclass [--root Datasets]             make the built-in data set (needs: pip install 'dexml[demo]')
+  prepare iconclass | icd10cm | synthetic [DEST]  make a built-in data set (the first two: pip install 'dexml[demo]')
   prepare SOURCE DEST [--format F]                make a data folder of yours; `dexml prepare --help` lists formats
   validate FOLDER [--tf NAME] [--html FILE]       check a data folder and say what is in it; `dexml validate --help`
   convert FOLDER DEST --to FORMAT                 hf | beir | libmultilabel | csv from a data folder
@@ -23,8 +21,6 @@ USAGE = """dexml COMMAND ...
 
 Several processes: accelerate launch --config_file configs/accelerate.yaml --num_processes N train.py CONFIG.yaml
 """
-
-BUILT_IN = ("iconclass",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,25 +96,14 @@ def tokenize(words: Sequence[str]) -> None:
 
 
 def prepare(words: Sequence[str]) -> None:
-    if not set(BUILT_IN) & set(words):
-        from dexml.data.convert.command import prepare_command
+    from dexml.data.builtin import BUILTIN, prepare_builtin
 
-        return prepare_command(words)
-    parser = argparse.ArgumentParser(prog="dexml prepare", description="Make a built-in data set.")
-    parser.add_argument("name", choices=BUILT_IN)
-    parser.add_argument("--root", type=Path, default=Path("Datasets"), help="folder of the data sets")
-    args = parser.parse_args(words)
-    from dexml.data.files import DataError
-    from dexml.data.formats import prepare_iconclass
+    if words and words[0] in BUILTIN:
+        print(prepare_builtin(words))
+        return
+    from dexml.data.convert.command import prepare_command
 
-    try:
-        args.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--root {args.root}: cannot make that folder ({error})") from error
-    if not os.access(args.root, os.W_OK | os.X_OK):
-        raise DataError(f"--root {args.root}: no write permission: name another folder")
-
-    print(prepare_iconclass(args.root))
+    prepare_command(words)
 
 
 def validate(words: Sequence[str]) -> None:

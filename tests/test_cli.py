@@ -78,7 +78,9 @@ def test_help_names_every_command(capsys: Capture) -> None:
 
 def test_an_unknown_command_is_told_with_those_there_are(capsys: Capture) -> None:
     assert main(["trian"]) == 2
-    assert capsys.readouterr().err.startswith("dexml: no command 'trian'; there are prepare, validate, convert, tokenize, train")
+    assert capsys.readouterr().err.startswith(
+        "dexml: no command 'trian'; there are prepare, validate, convert, tokenize, train"
+    )
 
 
 def test_an_error_of_ours_is_one_line_and_a_bug_keeps_its_traceback(capsys: Capture) -> None:
@@ -491,7 +493,7 @@ def test_predict_without_a_bundle_or_labels_to_give_is_told(trained: Path, tmp_p
 def test_prepare_tells_of_a_root_it_cannot_use_before_any_work(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dexml.data.formats.prepare_iconclass", lambda root: pytest.fail("the work was started"))
+    monkeypatch.setattr("dexml.data.formats.build_iconclass", lambda folder: pytest.fail("the work was started"))
     (tmp_path / "file").write_text("")
     assert main(["prepare", "iconclass", "--root", str(tmp_path / "file")]) == 2
     assert f"--root {tmp_path / 'file'}: cannot make that folder" in capsys.readouterr().err

@@ -51,8 +51,3 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"pip install simple-icd-10-cm==1\.5\.0"):
         icd10cm.build_icd10cm(tmp_path / "ICD10CM")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_built_in_set_without_options_refuses_them(tmp_path):
-    with pytest.raises(DataError, match="takes no '--points'"):
-        BUILTIN["icd10cm"].make(tmp_path / "X", ["--points", "3"])
