@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,23 +36,23 @@ SPLITS = ("trn", "tst")
 CHUNK = 1 << 20  # words made together
 
 
+def _option(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"help": f"{about} ({default:,})"})
+
+
 @dataclass(frozen=True)
 class Synthetic:
-    """What decides a synthetic set."""
+    """A data set of any size with known structure."""
 
-    points: int = 10_000
-    test_points: int = 2_000
-    labels: int = 1_000
-    labels_per_point: float = 3.0
-    """Drawn for a text, in the mean; a label drawn twice counts once."""
-    zipf: float = 1.0
-    """The label of rank r is drawn with a probability proportional to r ** -zipf."""
-    unseen: float = 0.05
-    """Share of the labels that no training text has."""
-    noise: int = 4
-    """Words of a text that say nothing."""
-    vocabulary: int = 20_000
-    seed: int = 0
+    points: int = _option(10_000, "training points")
+    test_points: int = _option(2_000, "test points")
+    labels: int = _option(1_000, "labels, of different texts")
+    labels_per_point: float = _option(3.0, "drawn for a text, in the mean; a label drawn twice counts once")
+    zipf: float = _option(1.0, "the label of rank r is drawn in proportion to r ** -zipf")
+    unseen: float = _option(0.05, "share of the labels that no training text has")
+    noise: int = _option(4, "words of a text that say nothing")
+    vocabulary: int = _option(20_000, "different words")
+    seed: int = _option(0, "another seed, another set")
 
     def check(self) -> None:
         """DataError names the first value that makes no data set."""
@@ -209,8 +210,9 @@ def _shuffled(numbers: Ints, size: int) -> Ints:
 def synthetic_command(folder: Path, words: Sequence[str]) -> Path:
     """`dexml prepare synthetic FOLDER --points N ...`"""
     parser = argparse.ArgumentParser(prog="dexml prepare synthetic", description=Synthetic.__doc__)
-    for name, value in asdict(Synthetic()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"default: {value}")
+    for one in fields(Synthetic):
+        flag = f"--{one.name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(one.default), default=one.default, metavar="N", help=one.metadata["help"])
     spec = Synthetic(**vars(parser.parse_args(list(words))))
     spec.check()
     check_free(folder)
