@@ -45,10 +45,11 @@ class Chunks:
         share = max(1, max_rows // self.workers), max(1, token_budget // self.workers)
         if encoder.packs:
             self.parts = even_chunks(sizes, share[0], min(share[1], PACKED_TOKENS), self.workers)
-            self.tokens = int(sizes.sum())
+            self.part_tokens = [int(sizes[part].sum()) for part in self.parts]
         else:
             self.parts = length_chunks(sizes, *share)
-            self.tokens = sum(len(part) * int(sizes[part[0]]) for part in self.parts)
+            self.part_tokens = [len(part) * int(sizes[part[0]]) for part in self.parts]
+        self.tokens = sum(self.part_tokens)
 
     def encode(self, part: Ints, keys: NDArray[np.int32] | None = None, sparse_grad: bool = False) -> Tensor:
         """Embeddings [B, D] of the texts `part`; `keys` [n] are needed in training mode."""

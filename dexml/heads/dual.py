@@ -92,10 +92,8 @@ class DualEncoder:
         points = batch.points[self.world.span(len(batch.points))]
         queries = self._texts(batch, QUERIES, self.query_tokens, points)
         labels = self._texts(batch, LABELS, self.label_tokens, pool[self.world.span(len(pool))])
-        room = self.room
-        for texts in (queries, labels):
-            texts.keep_graph |= texts.chunks.tokens <= room
-            room -= texts.chunks.tokens * texts.keep_graph
+        room = self.room if self.cfg.gc_bsz_x else max(self.room, queries.chunks.tokens)  # 0 asks for all queries
+        labels.keep(room - queries.keep(room))
         return Prepared(batch, cells, pool, queries, labels)
 
     def accumulate(
@@ -129,9 +127,8 @@ class DualEncoder:
 
     def _texts(self, batch: Batch, side: int, tokens: Tokens, rows: Ints) -> TextSide:
         keys = dropout_keys(self.cfg.seed, batch.epoch, batch.step, side, rows)
-        keep_graph = side == QUERIES and self.cfg.gc_bsz_x == 0
         chunking = self.query_chunking if side == QUERIES else self.label_chunking
-        return TextSide(self.encoder, tokens, rows, keys, chunking, keep_graph)
+        return TextSide(self.encoder, tokens, rows, keys, chunking)
 
     def _loss(self, query_GD: Tensor, label_SD: Tensor, positives: Positives, pool: Ints, batch: Batch) -> TiledResult:
         cfg = self.cfg

@@ -40,7 +40,6 @@ class TextSide:
     Args:
         tokens, rows: rows [n] of a token store.
         keys: [n] dropout keys, see `dropout_keys`.
-        keep_graph: encode once, with a graph: faster, and memory grows with n. The gradient is the same.
     """
 
     def __init__(
@@ -50,19 +49,32 @@ class TextSide:
         rows: Ints,
         keys: NDArray[np.int32],
         chunking: Chunking,
-        keep_graph: bool = False,
     ) -> None:
-        self.encoder, self.keys, self.keep_graph = encoder, keys, keep_graph
+        self.encoder, self.keys = encoder, keys
         self.chunks = Chunks(encoder, *tokens.gather(rows), tokens.pad_id, chunking.max_rows, chunking.token_budget)
-        self._graphs: list[Tensor] | None = None
+        self._kept = 0  # chunks, the first ones, whose graph is kept from `embed` to `backward`
+        self._graphs: list[Tensor] = []
         self.encoded_tokens = 0
+
+    def keep(self, tokens: float) -> int:
+        """Encodes chunks of up to `tokens` tokens once, with a graph: faster, and memory grows. Results are the same.
+
+        Returns the tokens that are kept.
+        """
+        sums = np.cumsum([0, *self.chunks.part_tokens])
+        self._kept = int(np.searchsorted(sums, max(0, tokens), side="right")) - 1
+        return int(sums[self._kept])
 
     def embed(self) -> Tensor:
         """The embeddings [n, D], without a graph."""
-        keep = self.keep_graph and torch.is_grad_enabled()
-        with torch.set_grad_enabled(keep):
-            parts = self.chunks.map(self._encode)
-        self._graphs = parts if keep else None
+        training = torch.is_grad_enabled()
+
+        def encode(i: int, worker: int) -> Tensor:
+            with torch.set_grad_enabled(training and i < self._kept):
+                return self._encode(i, worker)
+
+        parts = self.chunks.map(encode)
+        self._graphs = parts[: self._kept] if training else []
         self.encoded_tokens += self.chunks.tokens
         return self.chunks.join([part.detach() for part in parts])
 
@@ -72,15 +84,14 @@ class TextSide:
         Args:
             reduction: these gradients are the last of the step, and it is told of each as soon as it is complete.
         """
-        if self._graphs is None:
-            self.encoded_tokens += self.chunks.tokens
-        graphs, self._graphs = self._graphs, None
+        graphs, self._graphs = self._graphs, []
+        self.encoded_tokens += sum(self.chunks.part_tokens[len(graphs) :])
         parameters = [p for p in self.encoder.parameters() if p.requires_grad]
         parts, workers = self.chunks.parts, self.chunks.workers
         sums = GradientSums(parameters, min(workers, len(parts)), reduction)
 
         def push(i: int, worker: int) -> None:
-            out = self._encode(i, worker) if graphs is None else graphs[i]
+            out = graphs[i] if i < len(graphs) else self._encode(i, worker)
             grad_BD = grad_nD[torch.from_numpy(parts[i]).to(grad_nD.device)]
             with sums.last(worker) if i + workers >= len(parts) else nullcontext():
                 sums.add(worker, torch.autograd.grad(out, parameters, grad_BD, allow_unused=True))

@@ -49,10 +49,13 @@ def test_what_does_not_fit_the_budget_is_encoded_twice_and_the_gradient_is_the_s
     queries, labels = ready.queries.chunks.tokens, ready.labels.chunks.tokens
     assert whole == queries + labels
     per_token = activation_bytes(dual.encoder, dual.cfg.tf_max_len)
-    only_queries, nothing = (queries + labels / 2) * per_token / 1e9, 1e-9
+    only_queries, nothing = (queries + 0.5) * per_token / 1e9, 1e-9
+    largest = max(ready.labels.chunks.part_tokens)
+    half = (queries + largest) * per_token / 1e9
     for budget, chunk, tokens in (
         (only_queries, 0, queries + 2 * labels),
         (only_queries, 4, queries + 2 * labels),
+        (half, 0, queries + 2 * labels - ready.labels.chunks.part_tokens[0]),
         (nothing, 0, queries + 2 * labels),  # gc_bsz_x: 0 keeps the queries whatever they take
         (nothing, 4, 2 * queries + 2 * labels),
     ):

@@ -37,7 +37,9 @@ def make_parts(root: Path) -> tuple[TextEncoder, Tokens]:
 
 def side(parts: tuple[TextEncoder, Tokens], rows: int, budget: int, keep: bool = False) -> TextSide:
     encoder, tokens = parts
-    return TextSide(encoder, tokens, ROWS, dropout_keys(0, 1, 2, 0, ROWS), Chunking(rows, budget), keep)
+    texts = TextSide(encoder, tokens, ROWS, dropout_keys(0, 1, 2, 0, ROWS), Chunking(rows, budget))
+    texts.keep(texts.chunks.tokens * keep)
+    return texts
 
 
 def gradients(parts: tuple[TextEncoder, Tokens], texts: TextSide) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -53,7 +55,6 @@ def gradients(parts: tuple[TextEncoder, Tokens], texts: TextSide) -> tuple[torch
 def test_cached_equals_uncached(parts: tuple[TextEncoder, Tokens], rows: int, budget: int) -> None:
     embedded, expected = gradients(parts, side(parts, 99, 16384, keep=True))
     cached = side(parts, rows, budget)
-    cached.keep_graph = False
     again, found = gradients(parts, cached)
     torch.testing.assert_close(again, embedded, rtol=0, atol=1e-12)
     assert expected.keys() == found.keys()
@@ -63,7 +64,6 @@ def test_cached_equals_uncached(parts: tuple[TextEncoder, Tokens], rows: int, bu
 
 def test_the_second_encoding_is_the_first_bit_for_bit(parts: tuple[TextEncoder, Tokens]) -> None:
     texts = side(parts, 3, 16384)
-    texts.keep_graph = False
     first = texts.embed()
     with torch.no_grad():
         second = texts.chunks.join(texts.chunks.map(texts._encode))
@@ -89,7 +89,6 @@ def test_a_model_with_random_numbers_of_its_own_is_replayed(tmp_path: Path) -> N
     assert encoder.draws
     assert not encoder.packs
     texts = side((encoder, tokens), 3, 16384)
-    texts.keep_graph = False
     first = texts.embed()
     with torch.no_grad():
         again = texts.chunks.join(texts.chunks.map(texts._encode))
@@ -105,8 +104,7 @@ def test_the_number_of_threads_changes_nothing(parts: tuple[TextEncoder, Tokens]
         torch.set_num_threads(threads)
         parts[0].packs = packs
         for keep in (True, False):
-            texts = side(parts, 4, 64)
-            texts.keep_graph = keep
+            texts = side(parts, 4, 64, keep)
             assert len(texts.chunks.parts) > 2
             again, found = gradients(parts, texts)
             torch.testing.assert_close(again, embedded, rtol=0, atol=1e-12)
@@ -126,11 +124,25 @@ def test_kept_and_repeated_encodings_give_the_same_bits(tmp_path: Path, precisio
     encoder, tokens = make_parts(tmp_path)
     encoder.float().precision = precision
     encoder.packs = packs
-    texts = [side((encoder, tokens), 4, 64, keep) for keep in (True, False)]
-    (kept, expected), (repeated, found) = (gradients((encoder, tokens), each) for each in texts)
-    assert torch.equal(kept, repeated)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(found[name], grad) for name, grad in expected.items())
+    kept, expected = gradients((encoder, tokens), side((encoder, tokens), 4, 64, keep=True))
+    for tokens_kept in (0, 20, 70):
+        texts = side((encoder, tokens), 4, 64)
+        some = texts.keep(tokens_kept)
+        assert some <= tokens_kept
+        repeated, found = gradients((encoder, tokens), texts)
+        assert texts.encoded_tokens == 2 * texts.chunks.tokens - some
+        assert torch.equal(kept, repeated)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(found[name], grad) for name, grad in expected.items())
+
+
+def test_as_many_chunks_are_kept_as_have_the_tokens(parts: tuple[TextEncoder, Tokens]) -> None:
+    texts = side(parts, 2, 16384)
+    sizes = texts.chunks.part_tokens
+    assert len(sizes) > 3 and sum(sizes) == texts.chunks.tokens
+    assert [texts.keep(tokens) for tokens in (-1.0, 0, sizes[0] - 1, sizes[0], sizes[0] + sizes[1] + 0.5, 1e9)] == [
+        0, 0, 0, sizes[0], sizes[0] + sizes[1], sum(sizes),
+    ]  # fmt: skip
 
 
 def test_gradients_add_to_those_that_are_there(parts: tuple[TextEncoder, Tokens]) -> None:
