@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dexml.data.duplicates import find, line_hashes, near_duplicates, repeats
+from dexml.data.duplicates import FIRST_WORDS, find, line_hashes, near_duplicates, repeats
 from dexml.data.notices import MANY, NAMES, Warned, row_lines
 from dexml.data.statistics import Measure, Statistics
 
@@ -53,7 +53,7 @@ def _leaks(of: Statistics) -> Iterator[Finding]:
         kinds = (
             ("are training texts too: what a model knows by heart counts as right", same),
             ("differ from a training text in case, punctuation or white space only", folded),
-            ("have four of five words in common with a training text: easier than new ones", near),
+            (f"share four in five of the first {FIRST_WORDS} words with a training text: easier than new ones", near),
         )
         for kind, match in kinds:
             yield from _leak(of, name, kind, match)
@@ -77,7 +77,7 @@ def _leak(of: Statistics, name: str, kind: str, match: Ints) -> Iterator[Finding
         f"{name}_X.txt:{own} {_short(text)}" + ("" if text == other else f"\n≈ trn_X.txt:{theirs} {_short(other)}")
         for (text, other), (own, theirs) in zip(pairs, lines, strict=True)
     ]
-    yield Finding(f"{len(rows):,} {NAMES[name]} texts ({share:.1%}) {kind}", share >= MANY, examples)
+    yield Finding(f"{len(rows):,} {NAMES[name]} texts ({_percent(share)}) {kind}", share >= MANY, examples)
 
 
 def _repeats(of: Statistics) -> Iterator[Finding]:
@@ -85,8 +85,8 @@ def _repeats(of: Statistics) -> Iterator[Finding]:
         rows = repeats(of.scans[name].exact)
         if len(rows):
             told = (
-                f"{len(rows):,} {NAMES[name]} texts ({len(rows) / len(split):.1%}) repeat an earlier one: merge them, "
-                f"their labels united: {name}_X.txt {row_lines(rows)}"
+                f"{len(rows):,} {NAMES[name]} texts ({_percent(len(rows) / len(split))}) repeat an earlier one: "
+                f"merge them, their labels united: {name}_X.txt {row_lines(rows)}"
             )
             yield Finding(told, len(rows) >= MANY * len(split), _examples(split.texts.read(rows[:SHOWN]), rows))
 
@@ -112,7 +112,7 @@ def _labels(of: Statistics) -> Iterator[Finding]:
     pairs = int(of.other_points_L[~seen].sum())
     if pairs:
         share = pairs / of.other_points_L.sum()
-        told = f"{pairs:,} pairs of the other splits ({share:.1%}) are of labels without a training point"
+        told = f"{pairs:,} pairs of the other splits ({_percent(share)}) are of labels without a training point"
         yield Finding(told, warns=False, examples=[])
     common = np.flatnonzero(of.points_L >= ALMOST_ALL * len(of.dataset.trn))
     if len(common):
@@ -139,12 +139,16 @@ def _label_texts(of: Statistics) -> Iterator[Finding]:
 
 
 def _of_labels(of: Statistics, rows: Ints, told: str, warns: bool = False) -> Finding:
-    text = f"{len(rows):,} labels ({len(rows) / of.dataset.n_labels:.1%}) {told}: Y.txt {row_lines(rows)}"
+    text = f"{len(rows):,} labels ({_percent(len(rows) / of.dataset.n_labels)}) {told}: Y.txt {row_lines(rows)}"
     return Finding(text, warns, _examples(of.dataset.label_texts.read(rows[:SHOWN]), rows))
 
 
 def _examples(texts: list[str], rows: Ints) -> list[str]:
     return [f"{row + 1}: {_short(text)}" for text, row in zip(texts, rows[:SHOWN].tolist(), strict=True)]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.0005 else "< 0.1%"
 
 
 def _short(text: str) -> str:
