@@ -83,7 +83,8 @@ def _below(node: ET.Element, above: tuple[int, ...], place: int) -> Iterator[Cod
     notes = [note for part in ("inclusionTerm", "includes") for group in node.findall(part) for note in group]
     path = (*above, place)
     name, description = node.get("id") or node.findtext("name"), node.findtext("desc")
-    yield Code(_folded(name), _folded(description), [_folded(note.text) for note in notes if note.text], path, not children)
+    terms = [_folded(note.text) for note in notes if note.text]
+    yield Code(_folded(name), _folded(description), terms, path, not children)
     place += 1
     for child in children:
         for code in _below(child, path, place):
