@@ -29,7 +29,7 @@ NOTHING = np.uint64(0)
 SIMILAR = 0.8  # share of common words (Jaccard) from which two texts are near-duplicates
 FIRST_WORDS = 128  # of a text: what lies behind is not compared
 BANDS, ROWS = 8, 4  # two texts are compared if ROWS minima agree in a band: 98.5 % of the pairs at SIMILAR
-PER_KEY = 8  # texts of the same band that one text is compared with
+PER_KEY = 32  # texts of the same band that one text is compared with
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,11 @@ def near_duplicates(few: Lines, rows: Ints, many: Lines) -> Ints:
     match = np.full(len(rows), -1)
     for first, texts in text_batches(many):
         given = words_of(texts).distinct()
-        mine, other = _candidates(keys, order, given, match < 0)
+        mine, other = _candidates(keys, order, given)
         found = _similarity(wanted, mine, given, other) >= SIMILAR
         match[mine[found]] = first + other[found]
+        left = match[order] < 0  # the same number in each band
+        keys, order = keys[left].reshape(BANDS, -1), order[left].reshape(BANDS, -1)
     return match
 
 
@@ -163,8 +165,8 @@ def text_batches(lines: Lines) -> Iterator[tuple[int, list[str]]]:
         yield part.start, lines[part.start : part.stop]
 
 
-def _candidates(keys: Hashes, order: Ints, given: Words, open_: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Pairs (wanted text that is open, given text), each once, that share a key of a band."""
+def _candidates(keys: Hashes, order: Ints, given: Words) -> tuple[Ints, Ints]:
+    """Pairs (wanted text, given text), each once, that share a key of a band; `keys` are sorted, `order` is whose."""
     pairs = [np.empty((2, 0), np.int64)]
     filled = np.flatnonzero(np.diff(given.offsets))
     for sorted_keys, texts, key in zip(keys, order, given.signatures()[:, filled], strict=True):
@@ -173,8 +175,7 @@ def _candidates(keys: Hashes, order: Ints, given: Words, open_: NDArray[np.bool_
             there = np.flatnonzero(low + step < high)
             if not len(there):
                 break
-            mine = texts[low[there] + step]
-            pairs.append(np.stack([mine, filled[there]])[:, open_[mine]])
+            pairs.append(np.stack([texts[low[there] + step], filled[there]]))
     mine, other = np.unique(np.concatenate(pairs, axis=1), axis=1)
     return mine, other
 
