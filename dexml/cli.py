@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -37,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"dexml: no command '{words[0]}'; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return guarded(lambda: COMMANDS[words[0]](words[1:]))
+    return guarded(lambda: run(words[0], words[1:]), words[0])
 
 
-def guarded(work: Callable[[], None]) -> int:
-    """Runs `work`; an error in what the user gave is told in its own words, without a traceback."""
+def guarded(work: Callable[[], None], command: str = "train") -> int:
+    """Runs the work of a command; an error in what the user gave is told in its own words, without a traceback."""
     try:
         work()
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
@@ -51,7 +52,8 @@ def guarded(work: Callable[[], None]) -> int:
         print(f"error: {error}" if rank == "0" else f"rank {rank}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped (training goes on from its newest checkpoint with the same command)", file=sys.stderr)
+        more = " (training goes on from its newest checkpoint with the same command)" * (command == "train")
+        print(f"stopped{more}", file=sys.stderr)
         return 130
     return 0
 
@@ -83,18 +85,6 @@ def train(words: Sequence[str]) -> None:
         leave()
 
 
-def evaluate(words: Sequence[str]) -> None:
-    from dexml.training.command import eval_command
-
-    eval_command(words)
-
-
-def tokenize(words: Sequence[str]) -> None:
-    from dexml.data.command import tokenize_command
-
-    tokenize_command(words)
-
-
 def prepare(words: Sequence[str]) -> None:
     from dexml.data.builtin import BUILTIN, prepare_builtin
 
@@ -106,47 +96,23 @@ def prepare(words: Sequence[str]) -> None:
     prepare_command(words)
 
 
-def validate(words: Sequence[str]) -> None:
-    from dexml.data.command import validate_command
-
-    validate_command(words)
-
-
-def convert(words: Sequence[str]) -> None:
-    from dexml.data.write.command import convert_command
-
-    convert_command(words)
-
-
-def index(words: Sequence[str]) -> None:
-    from dexml.index.command import index_command
-
-    index_command(words)
-
-
-def predict(words: Sequence[str]) -> None:
-    from dexml.hub.command import predict_command
-
-    predict_command(words)
-
-
-def report(words: Sequence[str]) -> None:
-    from dexml.report.command import report_command
-
-    report_command(words)
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "prepare": prepare,
-    "validate": validate,
-    "convert": convert,
-    "tokenize": tokenize,
-    "train": train,
-    "eval": evaluate,
-    "predict": predict,
-    "index": index,
-    "report": report,
+COMMANDS = {
+    "prepare": "dexml.cli:prepare",
+    "validate": "dexml.data.command:validate_command",
+    "convert": "dexml.data.write.command:convert_command",
+    "tokenize": "dexml.data.command:tokenize_command",
+    "train": "dexml.cli:train",
+    "eval": "dexml.training.command:eval_command",
+    "predict": "dexml.hub.command:predict_command",
+    "index": "dexml.index.command:index_command",
+    "report": "dexml.report.command:report_command",
 }
+"""module and function of each command, imported when it is asked for"""
+
+
+def run(name: str, words: Sequence[str]) -> None:
+    module, _, function = COMMANDS[name].partition(":")
+    getattr(importlib.import_module(module), function)(words)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -74,6 +75,26 @@ def test_help_names_every_command(capsys: Capture) -> None:
     assert main([]) == 0 and main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {command} " in text for command in COMMANDS)
+
+
+def test_every_command_has_its_function() -> None:
+    from dexml.cli import COMMANDS
+
+    for target in COMMANDS.values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_an_interrupted_command_is_told_and_training_that_it_goes_on(capsys: Capture) -> None:
+    from dexml.cli import guarded
+
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    assert [guarded(stopped, name) for name in ("train", "prepare")] == [130, 130]
+    first, second = capsys.readouterr().err.splitlines()
+    assert "goes on from its newest checkpoint" in first
+    assert second == "stopped"
 
 
 def test_an_unknown_command_is_told_with_those_there_are(capsys: Capture) -> None:
