@@ -388,6 +388,36 @@ def test_eval_writes_predictions_with_texts_probabilities_and_truth(
     assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
 
 
+def test_eval_measures_everything_when_asked(trained: Path, toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    run = run_folder(trained)
+    words = ["eval", "tst", str(run), "--out", str(tmp_path), "--eval_topk", "20"]
+    assert main(words) == 0
+    assert "Hit@1" not in capsys.readouterr().out
+    assert main([*words, "--full"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads((tmp_path / "tst_metrics.json").read_text())["labels"]
+    for name in (
+        "RP@3",
+        "PSnDCG@5",
+        "PSR@1",
+        "Hit@5",
+        "Coverage@5",
+        "best P@5",
+        "Micro-F1@5",
+        "Macro-F1@1",
+        "Micro-F1",
+    ):
+        assert f" {name} " in f"{out} ".replace("\n", " ") and 0 <= found[name] <= 100
+    assert found["P@1"] == found["Hit@1"] and found["P@5"] <= found["best P@5"]
+    truth = csr_matrix(load_npz(toy / "Datasets" / "Toy" / "Y.tst.npz"))
+    scores = load_npz(tmp_path / "tst_score_mat.npz").tocsr()
+    first = csr_matrix((np.ones(50), [row.indices[row.data.argmax()] for row in scores], np.arange(51)), truth.shape)
+    hits = first.multiply(truth).sum()
+    assert found["Micro-F1@1"] == pytest.approx(100 * 2 * hits / (50 + truth.nnz))
+    p_line = out.split("at 1 to 5:\n")[1].splitlines()[0]
+    assert p_line.split(",")[::2] == [f"{found[f'P@{k}']:.2f}" for k in (1, 3, 5)]
+
+
 def test_eval_shows_labels_knn_and_both_side_by_side(trained: Path, capsys: Capture) -> None:
     run = run_folder(trained)
     scores = (run / "tst_score_mat.npz").read_bytes()

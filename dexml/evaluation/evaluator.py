@@ -15,7 +15,9 @@ from scipy.sparse import csr_matrix
 
 from dexml.data.batching import Ints
 from dexml.data.tokens import Tokens
-from dexml.evaluation.metrics import compute_metrics, recall_depths
+from dexml.evaluation.calibration import Calibration
+from dexml.evaluation.f1 import count_above, count_first
+from dexml.evaluation.metrics import compute_metrics, coverage, recall_depths, upper_bounds
 from dexml.evaluation.propensity import inverse_propensity
 from dexml.evaluation.retrieval import Predictions
 
@@ -68,6 +70,32 @@ def measure(
         mrr_k=min(10, k),
     )
     return {**found, **facts(points, scale, k)}
+
+
+def measure_fully(
+    points: EvalSet, predictions: Predictions, scale: Scale | None, calibration: Calibration | None = None
+) -> dict[str, float]:
+    """What `measure` leaves out: every metric at 1 to 5, Hit, PSR, Coverage, the best possible P and R, and F1.
+
+    F1 is that of the first 1, 3 and 5 labels and, with a calibration, of those with a probability above one half.
+    """
+    depth = min(5, predictions.ids.shape[1])
+    ks = tuple(range(1, depth + 1))
+    some = tuple(k for k in (1, 3, 5) if k <= depth)
+    weights = None if scale is None else scale.inverse_propensity
+    extras = ("Hit",) if scale is None else ("Hit", "PSR")
+    found = compute_metrics(
+        predictions.ids, points.relevance, ks=ks, inv_propensity=weights, recall_ks=(), mrr_k=depth, extras=extras
+    )
+    found |= coverage(predictions.ids, points.relevance, some)
+    found |= {f"best {name}": value for name, value in upper_bounds(points.relevance, some).items()}
+    for k in some:
+        counts = count_first(predictions.ids, points.relevance, k)
+        found |= {f"{name}@{k}": value for name, value in counts.metrics().items() if name.endswith("F1")}
+    if calibration is not None:
+        likely = calibration.probability(predictions.scores)
+        found |= count_above(predictions.ids, likely, points.relevance, 0.5).metrics(test_labels=True)
+    return found
 
 
 def facts(points: EvalSet, scale: Scale | None, k: int) -> Mapping[str, Any]:

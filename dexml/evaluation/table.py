@@ -12,6 +12,14 @@ METRIC_COLUMNS = (
 """Columns of the metrics TSV in DEXML's order; R@200, R@300, ... follow where eval_topk reaches them."""
 
 
+FULL_COLUMNS = tuple(
+    f"{name}@{k}"
+    for name in ("RP", "PSnDCG", "PSR", "Hit", "Coverage", "best P", "best R", "Micro-F1", "Macro-F1")
+    for k in (1, 3, 5)
+) + ("Micro-F1", "Macro-F1", "Macro-F1 (test labels)")
+"""What `dexml eval --full` adds; the last three are of labels with a probability above one half."""
+
+
 def metric_columns(metrics: Mapping[str, float]) -> list[str]:
     """TSV columns that `metrics` can fill: METRIC_COLUMNS without what is missing, then R@200, R@300, ..."""
     deeper = sorted(int(name[2:]) for name in metrics if name.startswith("R@") and name.endswith("00"))
@@ -36,13 +44,14 @@ def metrics_table(rows: Mapping[str, Mapping[str, Any]], columns: list[str] | No
     """
     names = columns or list(dict.fromkeys(name for row in rows.values() for name in metric_columns(row)))
     left = max(len(name) for name in rows)
-    per_block = max(1, (100 - left) // 9)
+    width = max(7, *map(len, names), 0) + 2
+    per_block = max(1, (100 - left) // width)
     blocks = []
     for begin in range(0, len(names), per_block):
         part = names[begin : begin + per_block]
-        lines = [" " * left + "".join(f"{name:>9}" for name in part)]
+        lines = [" " * left + "".join(f"{name:>{width}}" for name in part)]
         for name, row in rows.items():
-            cells = [f"{row[column]:9.2f}" if column in row else f"{'-':>9}" for column in part]
+            cells = [f"{row[column]:{width}.2f}" if column in row else f"{'-':>{width}}" for column in part]
             lines.append(f"{name:<{left}}" + "".join(cells))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)

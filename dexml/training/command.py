@@ -31,7 +31,7 @@ def eval_command(words: Sequence[str]) -> None:
     from dexml.training.evaluate import Evaluation, evaluate
 
     try:
-        rows = evaluate(Evaluation(target, words[0], asked.index, asked.out, asked.predictions))
+        rows = evaluate(Evaluation(target, words[0], asked.index, asked.out, asked.predictions, asked.full))
     finally:
         leave()
     if rows is not None:
@@ -50,15 +50,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="another data folder: its points, labels and truth")
     parser.add_argument("--index", default="", metavar="KIND", help="search with this kind of label index as well")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where metrics and scores go (default: the run)")
+    parser.add_argument("--full", action="store_true", help="also RP, PSnDCG, Hit, Coverage, F1 and pyxclib's lines")
     parser.add_argument("--predictions", type=Path, metavar="FILE", help="write the predictions as JSON lines")
     return parser
 
 
 def _show(name: str, rows: dict[str, dict[str, float]]) -> None:
-    from dexml.evaluation.table import metrics_table
+    from dexml.evaluation.table import FULL_COLUMNS, metrics_table, xclib_text
     from dexml.training.rundir import named
 
     print(metrics_table(named(name, rows)))
+    more = [column for column in FULL_COLUMNS if any(column in metrics for metrics in rows.values())]
+    if {"Hit@1"} & set(more):
+        print("\n" + metrics_table(named(name, rows), more))
+        for way, metrics in named(name, rows).items():
+            print(f"\n{way}, P, nDCG, PSP and PSnDCG at 1 to 5:\n{xclib_text(metrics)}")
     for way, metrics in rows.items():
         recalls = {key.partition("@")[2]: value for key, value in metrics.items() if key.startswith("recall_of_exact@")}
         if recalls:

@@ -11,6 +11,7 @@ from dexml.config import ConfigError
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
 from dexml.evaluation.calibration import RIVALS, Calibration
+from dexml.evaluation.evaluator import measure_fully
 from dexml.evaluation.export import prediction_lines, write_lines
 from dexml.evaluation.retrieval import Predictions, Wanted, search_together
 from dexml.hub.bundle import read_calibration
@@ -38,6 +39,8 @@ class Evaluation:
     """folder of the results; by default that of the run whose own data it is"""
     predictions: Path | None = None
     """file of the predictions as JSON lines"""
+    full: bool = False
+    """measure everything, see `measure_fully`"""
 
     def check(self) -> None:
         """Before long work: ConfigError, LabelIndexError, OSError for what would come to nothing in the end."""
@@ -96,7 +99,14 @@ def _with_index(session: Session, split: str, kind: str) -> dict[str, Scored]:
 
 def _write(asked: Evaluation, session: Session, found: dict[str, Scored]) -> None:
     """Metrics and scores into the folder of results, if there is one, and the predictions that were asked for."""
+    points = session.points(asked.split)
     name, (_, predictions) = list(found.items())[-1]
+    whole = predictions.ids.shape[1] >= min(RIVALS, session.dataset.n_labels)
+    calibration = read_calibration(asked.target.bundle) if name == "labels" and whole else None
+    if asked.full:
+        for way, (metrics, lists) in found.items():
+            likely = calibration if way == "labels" else None
+            metrics |= measure_fully(points, lists, session.scale, likely)
     out = asked.out or asked.target.run
     if out is not None:
         folder = RunFolder(session.cfg, out)
@@ -104,8 +114,6 @@ def _write(asked: Evaluation, session: Session, found: dict[str, Scored]) -> Non
         folder.write_scores(asked.stem, predictions.to_csr(session.dataset.n_labels))
         log.info("%s: %s_metrics.json, %s_metrics.tsv, %s_score_mat.npz", out, *[asked.stem] * 3)
     if asked.predictions is not None:
-        whole = predictions.ids.shape[1] >= min(RIVALS, session.dataset.n_labels)
-        calibration = read_calibration(asked.target.bundle) if name == "labels" and whole else None
         _write_predictions(asked.predictions, session, asked.split, predictions, calibration)
 
 
