@@ -16,6 +16,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# transformers imports it later, when its default arguments would hold the process group: `leave` could not end that,
+# and a thread of it that is still busy when the interpreter goes would end the process with an error
+import torch.distributed.nn.functional
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from dexml import distributed
 from dexml.distributed import GradientReduction, World
+from tests.helpers.processes import run_ranks
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -119,3 +121,8 @@ def test_alone_every_collective_is_the_identity() -> None:
     assert world.gather_objects(7) == [7]
     with pytest.raises(ZeroDivisionError):
         world.on_main(lambda: 1 // 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are told by name on Linux")
+def test_nothing_of_the_group_is_left_after_leaving() -> None:
+    assert [output.splitlines()[-1] for output in run_ranks(2, "tests.helpers.leaving")] == ["left: []"] * 2
