@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dexml.config import Config
+from dexml.heads.base import decayed
 from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
 
 
@@ -27,7 +28,7 @@ def test_weight_decay_shrinks_matrices_by_lr_times_wd_and_leaves_biases_and_norm
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     cfg = Config(optim=optim, weight_decay=0.25)  # type: ignore[arg-type]
-    make_optimizer(cfg, model, lr=0.1).step()
+    make_optimizer(cfg, decayed(model.parameters(), cfg, 0.1)).step()
     for name, value in model.state_dict().items():
         factor = 1 - 0.1 * 0.25 if name in ("0.weight", "1.weight") else 1.0
         torch.testing.assert_close(value, before[name] * factor, rtol=1e-6, atol=0)
@@ -36,30 +37,32 @@ def test_weight_decay_shrinks_matrices_by_lr_times_wd_and_leaves_biases_and_norm
 def test_no_weight_decay_means_none() -> None:
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    make_optimizer(Config(weight_decay=0.0), model, lr=0.1).step()
+    cfg = Config(weight_decay=0.0)
+    make_optimizer(cfg, decayed(model.parameters(), cfg, 0.1)).step()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("optim", "kind"), [("adamw", "AdamW"), ("adam", "Adam"), ("sgd", "SGD")])
 def test_the_optimiser_is_the_one_named(optim: str, kind: str) -> None:
-    optimizer = make_optimizer(Config(optim=optim), make_model(), lr=0.1)  # type: ignore[arg-type]
+    cfg = Config(optim=optim)  # type: ignore[arg-type]
+    optimizer = make_optimizer(cfg, decayed(make_model().parameters(), cfg, 0.1))
     assert type(optimizer).__name__ == kind
-    set_lr(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+    set_lr(optimizer, [0.5, 2.0], 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 1.0]
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = make_model()
     model[0].weight.requires_grad = False  # type: ignore[index]
-    groups = make_optimizer(Config(), model, lr=0.1).param_groups
+    groups = make_optimizer(Config(), decayed(model.parameters(), Config(), 0.1)).param_groups
     assert sum(len(group["params"]) for group in groups) == 4
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [("linear", 16), ("sqrt", 4), ("none", 1)])
 def test_lr_scaling(scaling: str, factor: float) -> None:
-    cfg = Config(lr=1e-4, lr_scaling=scaling)  # type: ignore[arg-type]
-    assert effective_lr(cfg, 16) == pytest.approx(1e-4 * factor)
-    assert effective_lr(cfg, 1) == pytest.approx(1e-4)
+    cfg = Config(lr_scaling=scaling)  # type: ignore[arg-type]
+    assert effective_lr(cfg, 16, 1e-4) == pytest.approx(1e-4 * factor)
+    assert effective_lr(cfg, 1, 1e-4) == pytest.approx(1e-4)
 
 
 def test_the_schedule_rises_linearly_to_1_and_falls_linearly_to_the_last_step() -> None:

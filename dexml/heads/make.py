@@ -1,0 +1,16 @@
+"""The head that a config names."""
+
+from __future__ import annotations
+
+from dexml.config import Config
+from dexml.distributed import World
+from dexml.encoders.text import TextEncoder
+from dexml.heads.base import Head, OpenTokens
+from dexml.heads.classifier import Classifier
+from dexml.heads.dual import DualEncoder
+
+
+def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> Head:
+    """On top of `encoder`, ready to predict; `Head.learn_from` makes it ready to be trained."""
+    kind = Classifier if cfg.net == "dist-clf-net" else DualEncoder
+    return kind(cfg, encoder, n_labels, tokens, world)
