@@ -98,7 +98,7 @@ class Keys(BaseModel):
     clf_init: Literal["label-text", "zeros", "random"] = "label-text"
     """Where the label weights of dist-clf-net start. zeros and random are for labels whose texts say nothing."""
     clf_lr: Annotated[float | None, Field(gt=0)] = None
-    """Peak learning rate of the label weights of dist-clf-net, before lr_scaling. null: 30 times lr, which is made for
+    """Peak learning rate of the label weights of dist-clf-net, before lr_scaling. null: 10 times lr, which is made for
     pretrained weights."""
 
     # Loss

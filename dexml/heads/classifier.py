@@ -27,7 +27,7 @@ from dexml.heads.batchloss import QUERIES, BatchLoss, Texts
 from dexml.hub.bundle import read_embeddings, read_labels
 from dexml.stopwatch import Stopwatch
 
-FASTER = 30  # default of clf_lr over lr
+FASTER = 10  # default of clf_lr over lr
 BLOCK = 4096  # labels whose random vectors are drawn at a time
 
 
@@ -84,11 +84,16 @@ class Classifier:
             query_BD = ready.queries.embed()
         with watch.phase("loss"):
             result, grad_query = self.loss.of(query_BD, self.weight_SD.detach(), ready)
-            grad_label = result.grad_label * scale
-            self.weight_SD.grad = grad_label if self.weight_SD.grad is None else self.weight_SD.grad + grad_label
+            self._add_gradient(result.grad_label * scale)
         with watch.phase("backward queries"):
             ready.queries.backward(grad_query * scale, reduction)
         return StepStats(float(result.mean), 0, ready.queries.encoded_tokens)
+
+    def _add_gradient(self, grad_SD: Tensor) -> None:
+        if self.weight_SD.grad is None:
+            self.weight_SD.grad = grad_SD
+        else:
+            self.weight_SD.grad.add_(grad_SD)
 
     def retriever(self, embedder: Embedder) -> Retriever:
         return Retriever(embedder, self.weight_SD.detach().float(), self.n_labels)

@@ -12,5 +12,6 @@ from dexml.heads.dual import DualEncoder
 
 def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> Head:
     """On top of `encoder`, ready to predict; `Head.learn_from` makes it ready to be trained."""
-    kind = Classifier if cfg.net == "dist-clf-net" else DualEncoder
-    return kind(cfg, encoder, n_labels, tokens, world)
+    if cfg.net == "dist-clf-net":
+        return Classifier(cfg, encoder, n_labels, tokens, world)
+    return DualEncoder(cfg, encoder, n_labels, tokens, world)

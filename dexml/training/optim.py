@@ -41,19 +41,16 @@ def set_lr(optimizer: torch.optim.Optimizer, peaks: Sequence[float], factor: flo
         group["lr"] = peak * factor
 
 
-def clip_(
-    shared: Sequence[nn.Parameter], max_norm: float, own: Sequence[nn.Parameter] = (), world: World | None = None
-) -> Tensor:
+def clip_(shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter], max_norm: float, world: World) -> Tensor:
     """Shortens the gradient to `max_norm` (0: leaves it) and returns its length before.
 
     Args:
         shared: parameters whose gradient is the same on every rank of `world`.
         own: those that this rank alone holds.
     """
-    norm = nn.utils.get_total_norm([p.grad for p in shared if p.grad is not None])
-    if own and world is not None:
-        squares = world.sum_(sum(p.grad.double().square().sum() for p in own))  # type: ignore[union-attr,arg-type,misc]
-        norm = (norm.double().square() + squares).sqrt()
+    norm, length = (nn.utils.get_total_norm([p.grad for p in some if p.grad is not None]) for some in (shared, own))
+    if own:
+        norm = (norm.double().square() + world.sum_(length.double().square())).sqrt()
     nn.utils.clip_grads_with_norm_([*shared, *own], max_norm or math.inf, norm)
     return norm
 

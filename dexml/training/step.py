@@ -90,7 +90,7 @@ class Stepper:
         if self.loss_scale.on:
             for p in (*self.shared, *self.own):
                 p.grad.div_(self.loss_scale.value)  # type: ignore[union-attr]
-        norm = float(clip_(self.shared, self.cfg.max_grad_norm, self.own, self.world))
+        norm = float(clip_(self.shared, self.own, self.cfg.max_grad_norm, self.world))
         finite = math.isfinite(norm)
         if finite:
             self.optimizer.step()

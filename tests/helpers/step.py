@@ -16,6 +16,8 @@ from dexml.data.batching import Batch
 from dexml.distributed import GradientReduction, World, launch, leave
 from dexml.labels.policy import Shortlist
 from dexml.session import Session
+from dexml.training.checkpoint import TrainState
+from dexml.training.step import Stepper
 from tests.helpers.models import toy_config
 
 HARD = {"net": "dist-de-hnm", "neg_type": "shorty", "num_neg_samples": 3, "num_pos_samples": 2, "loss_sample": True}
@@ -58,10 +60,20 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
         reduction.finish()
         found[f"{case}/loss"] = np.array(stats.loss)
         found |= {f"{case}/{n}": p.grad.numpy() for n, p in encoder.named_parameters() if p.grad is not None}
-        for name, p in head.own.items():
-            assert p.grad is not None
-            found[f"{case}/own {name}"] = world.gather_rows(p.grad, trn.relevance.shape[1]).numpy()
+        if head.own:
+            found |= {f"{case}/{name}": value for name, value in own(cfg, session, batch).items()}
     return found
+
+
+def own(cfg: Config, session: Session, batch: Batch) -> dict[str, np.ndarray]:
+    """Gradients of what each rank alone holds, and the same after a clipped update."""
+    head, world, n = session.head, session.world, session.dataset.n_labels
+    whole = {f"own {name}": p.grad for name, p in head.own.items()}
+    stepper = Stepper(cfg.model_copy(update={"max_grad_norm": 0.5}), head, world, total=10)
+    stepper.optimizer.zero_grad()
+    norm = stepper.step([head.prepare(batch)], TrainState()).norm
+    whole |= {f"updated {name}": p.detach() for name, p in head.own.items()}
+    return {"norm": np.array(norm)} | {name: world.gather_rows(x, n).numpy() for name, x in whole.items()}
 
 
 def evaluation(root: Path, world: World) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dexml.config import Config
+from dexml.distributed import World
 from dexml.heads.base import decayed
 from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
 
@@ -87,11 +88,19 @@ def test_clipping_shortens_long_gradients_only_and_tells_the_length() -> None:
 
     for limit, expected in ((1.0, [0.6, 0.8]), (10.0, [3.0, 4.0]), (0.0, [3.0, 4.0])):
         parameter = gradient()
-        assert float(clip_([parameter], limit)) == 5.0
+        assert float(clip_([parameter], [], limit, World())) == 5.0
         torch.testing.assert_close(parameter.grad, torch.tensor(expected))
     parameter = gradient()
     parameter.grad = torch.tensor([math.inf, 1.0])
-    assert not math.isfinite(float(clip_([parameter], 0.0)))
+    assert not math.isfinite(float(clip_([parameter], [], 0.0, World())))
+
+
+def test_parameters_of_this_rank_alone_count_in_the_length_and_are_shortened_too() -> None:
+    shared, own = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2, 1))
+    shared.grad, own.grad = torch.tensor([2.0]), torch.tensor([[1.0], [2.0]])
+    assert float(clip_([shared], [own], 1.5, World())) == pytest.approx(3.0)
+    torch.testing.assert_close(shared.grad, torch.tensor([1.0]))
+    torch.testing.assert_close(own.grad, torch.tensor([[0.5], [1.0]]))
 
 
 def test_the_loss_scale_halves_on_overflow_and_doubles_after_enough_good_updates() -> None:
