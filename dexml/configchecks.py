@@ -37,9 +37,11 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
     if keys.loss_reduction != "mean":
         yield ("loss_reduction",), f"loss_reduction {keys.loss_reduction!r} had no effect in DEXML; remove it"
     if keys.net != "dist-clf-net":
-        for key in ("clf_init", "clf_lr"):
+        for key in ("clf_init", "clf_joint", "clf_lr"):
             if getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net dist-clf-net, net is {keys.net}; remove it"
+    if keys.clf_joint and keys.clf_init != "label-text":
+        yield ("clf_joint", "clf_init"), f"clf_joint begins at the label texts: clf_init {keys.clf_init} does not fit"
     for key in ("transpose_trn_dataset", "only_keep_trn_labels"):
         if getattr(keys, key):
             yield (key,), f"{key} is not supported in this version; remove it"

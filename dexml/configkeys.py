@@ -97,6 +97,8 @@ class Keys(BaseModel):
     """Temperature: scores are divided by it in the loss. Smaller looks harder at the nearest negatives."""
     clf_init: Literal["label-text", "zeros", "random"] = "label-text"
     """Where the label weights of dist-clf-net start. zeros and random are for labels whose texts say nothing."""
+    clf_joint: bool = False
+    """Add the embedded label text to each label's weights and train both. It begins as dist-de-all, costing as much."""
     clf_lr: Annotated[float | None, Field(gt=0)] = None
     """Peak learning rate of the label weights of dist-clf-net, before lr_scaling. null: 10 times lr, which is made for
     pretrained weights."""

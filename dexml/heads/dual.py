@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
 from torch.nn import Parameter
 
 from dexml.config import Config
@@ -28,14 +29,16 @@ class PreparedTexts(Prepared):
 class DualEncoder:
     """Loss and gradients of a global batch, each rank encoding its part of the queries and of the labels."""
 
-    own: Mapping[str, Parameter] = {}
-
     def __init__(self, cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> None:
         self.cfg, self.encoder, self.n_texts, self.tokens, self.world = cfg, encoder, n_labels, tokens, world
 
     @property
     def shared(self) -> list[Parameter]:
         return trained(self.encoder)
+
+    @property
+    def own(self) -> Mapping[str, Parameter]:
+        return {}
 
     def learn_from(self, split: Split) -> None:
         self.loss = BatchLoss(self.cfg, split, self.world)
@@ -68,15 +71,24 @@ class DualEncoder:
         with watch.phase("encode queries"):
             query_BD = queries.embed()
         with watch.phase("encode labels"):
-            label_SD = labels.embed()
+            label_SD = self._vectors(labels.embed())
         with watch.phase("loss"):
             result, grad_query = self.loss.of(query_BD, label_SD, ready)
+            grad_label = result.grad_label * scale
+            self._take_gradient(grad_label)
         with watch.phase("backward queries"):
             queries.backward(grad_query * scale)
         with watch.phase("backward labels"):
-            labels.backward(result.grad_label * scale, reduction)
+            labels.backward(grad_label, reduction)
         tokens = queries.encoded_tokens + labels.encoded_tokens
         return StepStats(float(result.mean), len(label_SD), tokens)
+
+    def _vectors(self, text_SD: Tensor) -> Tensor:
+        """What queries are compared with, from the embedded texts of this rank's labels."""
+        return text_SD
+
+    def _take_gradient(self, grad_SD: Tensor) -> None:
+        """The gradient of these vectors, beside that of the texts."""
 
     def retriever(self, embedder: Embedder) -> Retriever:
         return Retriever.of_texts(embedder, self.tokens("labels"))

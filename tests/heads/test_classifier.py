@@ -20,7 +20,8 @@ from dexml.data.batching import Batch
 from dexml.data.dataset import Dataset
 from dexml.distributed import World
 from dexml.evaluation.retrieval import Retriever
-from dexml.heads.classifier import Classifier, random_rows
+from dexml.heads.classifier import Classifier
+from dexml.heads.rows import random_rows
 from dexml.hub.bundle import Bundle
 from dexml.losses import LossSum, Positives, bce, decoupled_softmax, soft_topk, softmax
 from dexml.session import Session
@@ -61,7 +62,7 @@ def ready(root: Path, **keys: Any) -> tuple[Session, Classifier]:
 def test_the_gradient_is_that_of_the_naive_formula(root: Path, loss: str) -> None:
     session, head = ready(root, loss_criterion=loss, topk_K="num_pos" if loss == "topk" else 5, clf_init="random")
     stats = head.accumulate(head.prepare(BATCH), scale=2.0)
-    weight_LD = head.weight_SD.detach().clone().requires_grad_()
+    weight_LD = head.rows.weight_SD.detach().clone().requires_grad_()
     ids, lengths = queries(session)
     query_GD = session.encoder(ids, lengths, torch.zeros(len(ids), dtype=torch.int32))
     relevance = session.dataset.trn.relevance[BATCH.points]
@@ -69,7 +70,7 @@ def test_the_gradient_is_that_of_the_naive_formula(root: Path, loss: str) -> Non
     positives = Positives.from_csr(relevance.indptr, relevance.indices)
     expected = NAIVE[loss](query_GD @ weight_LD.T / session.cfg.tau, positives, **topk).mean
     assert stats.loss == pytest.approx(float(expected.detach()), rel=1e-9)
-    parameters = [head.weight_SD, *head.shared]
+    parameters = [head.rows.weight_SD, *head.shared]
     wanted = torch.autograd.grad(2 * expected, [weight_LD, *head.shared], allow_unused=True)
     for p, grad in zip(parameters, wanted, strict=True):
         if grad is not None:
@@ -87,23 +88,23 @@ def test_gradients_of_parts_of_a_batch_add_up(root: Path) -> None:
     _, head = ready(root)
     for _ in range(2):
         head.accumulate(head.prepare(BATCH), 0.5)
-    twice = head.weight_SD.grad
+    twice = head.rows.weight_SD.grad
     _, head = ready(root)
     head.accumulate(head.prepare(BATCH))
-    assert twice is not None and head.weight_SD.grad is not None
-    torch.testing.assert_close(twice, head.weight_SD.grad)
+    assert twice is not None and head.rows.weight_SD.grad is not None
+    torch.testing.assert_close(twice, head.rows.weight_SD.grad)
 
 
 def test_a_label_without_positives_is_pushed_away(root: Path) -> None:
     session, head = ready(root, clf_init="zeros")
     seen = np.unique(session.dataset.trn.relevance[BATCH.points].indices)
     head.accumulate(head.prepare(BATCH))
-    assert head.weight_SD.grad is not None
+    assert head.rows.weight_SD.grad is not None
     unseen = np.setdiff1d(np.arange(head.n_labels), seen)
     assert len(unseen)
     ids, lengths = queries(session)
     query_GD = session.encoder(ids, lengths, torch.zeros(len(ids), dtype=torch.int32))
-    assert (head.weight_SD.grad[unseen] @ query_GD.mean(0) > 0).all()
+    assert (head.rows.weight_SD.grad[unseen] @ query_GD.mean(0) > 0).all()
 
 
 # --- starting weights
@@ -112,11 +113,11 @@ def test_a_label_without_positives_is_pushed_away(root: Path) -> None:
 def test_weights_start_where_the_config_says(root: Path) -> None:
     session, head = ready(root)
     texts = Retriever.of_texts(session.embedder(), session.tokens("labels"))
-    assert torch.equal(head.weight_SD.detach().float(), texts.item_SD)
+    assert torch.equal(head.rows.weight_SD.detach().float(), texts.item_SD)
     _, head = ready(root, clf_init="zeros")
-    assert not head.weight_SD.any()
+    assert not head.rows.weight_SD.any()
     _, head = ready(root, clf_init="random")
-    assert float(head.weight_SD.detach().norm(dim=1).mean()) == pytest.approx(1, abs=0.1)
+    assert float(head.rows.weight_SD.detach().norm(dim=1).mean()) == pytest.approx(1, abs=0.1)
 
 
 def test_random_rows_are_the_same_in_every_shard() -> None:
@@ -207,9 +208,9 @@ def test_one_label_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "Results").exists()
 
 
-@pytest.mark.parametrize("key", ["clf_init", "clf_lr"])
+@pytest.mark.parametrize("key", ["clf_init", "clf_joint", "clf_lr"])
 def test_keys_of_another_net_are_refused(root: Path, key: str) -> None:
-    values = {"clf_init": "zeros", "clf_lr": 0.1}
+    values = {"clf_init": "zeros", "clf_joint": True, "clf_lr": 0.1}
     with pytest.raises(ConfigError, match=f"{key} is for net dist-clf-net, net is dist-de-all"):
         config(root, **{key: values[key]})
 

@@ -36,6 +36,7 @@ CASES = {
     "classifier-random-bce": {"net": "dist-clf-net", "clf_init": "random", "loss_criterion": "bce"},
     "classifier-topk": {"net": "dist-clf-net", "loss_criterion": "topk", "topk_K": "num_pos"},
     "classifier-sampled": {"net": "dist-clf-net", "clf_init": "random", "loss_sample": True, "gc_bsz_x": 1},
+    "joint": {"net": "dist-clf-net", "clf_joint": True, "loss_criterion": "bce"},
     "one-query-chunks": {"gc_bsz_x": 1, "gc_bsz": 1, "token_budget": 1, "bottleneck_dim": 8, "dropout": 0.2},
 }
 
