@@ -59,20 +59,18 @@ Answers = dict[str, list[dict[str, Any]]]
 
 
 class OurStep:
-    """dexml's step as a side: `DualEncoder.accumulate` on batches of points that have positives."""
+    """dexml's step as a side: `Head.accumulate` on batches of points that have positives."""
 
     def __init__(self, cfg: Config, steps: int) -> None:
         from dexml.distributed import World
-        from dexml.heads.dual import DualEncoder
-        from dexml.labels.policy import make_label_side
         from dexml.session import Session
 
         session = Session(cfg, World())
         self.max_len, self.encoder = cfg.tf_max_len, session.encoder.train()
         self.split = without_last_label(session.dataset.trn)
         self.queries, self.labels = session.tokens("trn"), session.tokens("labels")
-        side = make_label_side(cfg, self.split.relevance.shape)
-        self.head = DualEncoder(cfg, self.encoder, self.split, self.queries, self.labels, side, session.world)
+        self.head = session.head
+        self.head.learn_from(self.split)
         self.batches = list(islice(full_batches(self.split.relevance, cfg), steps))
 
     @property

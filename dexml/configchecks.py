@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from dexml.configkeys import Keys
+from dexml.configkeys import FIELDS, Keys
 from dexml.configmessages import did_you_mean
 from dexml.yamlfiles import Entry
 
@@ -12,7 +12,7 @@ Conflict = tuple[tuple[str, ...], str]  # the keys involved, and a line that sta
 
 def resolved_side(keys: Keys) -> str:
     """all, in-batch or shortlist: what `net` and `neg_type` mean for the labels of a step."""
-    if keys.net == "dist-de-all":
+    if keys.net != "dist-de-hnm":
         return "all"
     return "shortlist" if keys.neg_type == "shorty" else "in-batch"
 
@@ -36,6 +36,12 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
         yield ("expand_multilabel_dataset",), "expand_multilabel_dataset had no effect in DEXML; remove it"
     if keys.loss_reduction != "mean":
         yield ("loss_reduction",), f"loss_reduction {keys.loss_reduction!r} had no effect in DEXML; remove it"
+    if keys.net != "dist-clf-net":
+        for key in ("clf_init", "clf_joint", "clf_lr"):
+            if getattr(keys, key) != FIELDS[key].default:
+                yield (key, "net"), f"{key} is for net dist-clf-net, net is {keys.net}; remove it"
+    if keys.clf_joint and keys.clf_init != "label-text":
+        yield ("clf_joint", "clf_init"), f"clf_joint begins at the label texts: clf_init {keys.clf_init} does not fit"
     for key in ("transpose_trn_dataset", "only_keep_trn_labels"):
         if getattr(keys, key):
             yield (key,), f"{key} is not supported in this version; remove it"
@@ -55,8 +61,8 @@ def _unsafe_names(keys: Keys) -> Iterator[Conflict]:
 
 
 def _side_conflicts(keys: Keys) -> Iterator[Conflict]:
-    if keys.net == "dist-de-all" and keys.neg_type != "none":
-        text = f"neg_type {keys.neg_type} needs net dist-de-hnm; dist-de-all compares with all labels (neg_type none)"
+    if keys.net != "dist-de-hnm" and keys.neg_type != "none":
+        text = f"neg_type {keys.neg_type} needs net dist-de-hnm; {keys.net} compares with all labels (neg_type none)"
         yield ("neg_type", "net"), text
     elif keys.label_side not in ("auto", resolved_side(keys)):
         reason = f"net {keys.net} with neg_type {keys.neg_type} means label_side {resolved_side(keys)}"

@@ -72,8 +72,9 @@ class Keys(BaseModel):
     """Propensity constant B for PSP@k, set together with propensity_A. null: from a table by the data set's name."""
 
     # Network
-    net: Literal["dist-de-all", "dist-de-hnm"] = "dist-de-all"
-    """Dual encoder against all labels (dist-de-all) or a pool of them (dist-de-hnm). neg_type chooses the pool."""
+    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net"] = "dist-de-all"
+    """Dual encoder against all labels (dist-de-all) or a pool of them (dist-de-hnm), or a classifier (dist-clf-net).
+    neg_type chooses the pool."""
     tf: Annotated[str, Field(min_length=1)] = "distilbert-base-uncased"
     """Encoder: a Hub id, a local folder, or package:<python package>/<folder>. Queries and labels share it."""
     tf_pooler: Literal["cls", "mean", "pooler", "last"] = "cls"
@@ -94,6 +95,13 @@ class Keys(BaseModel):
     """Scale embeddings to length 1, in training and retrieval. Without it use a tau near 1."""
     tau: Positive = 0.05
     """Temperature: scores are divided by it in the loss. Smaller looks harder at the nearest negatives."""
+    clf_init: Literal["label-text", "zeros", "random"] = "label-text"
+    """Where the label weights of dist-clf-net start. zeros and random are for labels whose texts say nothing."""
+    clf_joint: bool = False
+    """Add the embedded label text to each label's weights and train both. It begins as dist-de-all, costing as much."""
+    clf_lr: Annotated[float | None, Field(gt=0)] = None
+    """Peak learning rate of the label weights of dist-clf-net, before lr_scaling. null: 10 times lr, which is made for
+    pretrained weights."""
 
     # Loss
     loss: Literal["sim-loss"] = "sim-loss"

@@ -30,6 +30,8 @@ from dexml.evaluation.evaluator import EvalSet, Scale, measure
 from dexml.evaluation.metrics import recall_depths
 from dexml.evaluation.propensity import propensity_constants
 from dexml.evaluation.retrieval import Embedder, Predictions, Retriever
+from dexml.heads.base import Head
+from dexml.heads.make import make_head
 from dexml.machine import cores
 from dexml.training.progress import bar
 
@@ -38,7 +40,7 @@ TEXT_FILES = {"trn": "trn_X.txt", "tst": "tst_X.txt", "dev": "dev_X.txt", "label
 
 
 class Session:
-    """Data set, token stores and encoder of a config, on one rank of a world.
+    """Data set, token stores, encoder and head of a config, on one rank of a world.
 
     Args:
         splits: what the data folder must hold; training needs both.
@@ -121,6 +123,10 @@ class Session:
         return encoder
 
     @cached_property
+    def head(self) -> Head:
+        return make_head(self.cfg, self.encoder, self.dataset.n_labels, self.tokens, self.world)
+
+    @cached_property
     def scale(self) -> Scale | None:
         """Propensity constants by the data set's name, counts over the full training split; None without one."""
         cfg = self.cfg
@@ -146,7 +152,7 @@ class Session:
     def evaluate(self, *names: str) -> dict[str, tuple[dict[str, Any], Predictions]]:
         """Metrics and predictions of these splits, with the labels embedded once."""
         sets = [self.points(name) for name in names]
-        with self.embedding(f"evaluating {' and '.join(names)}", self.dataset.n_labels, *sets) as embedder:
+        with self.embedding(f"evaluating {' and '.join(names)}", self.head.n_texts, *sets) as embedder:
             retriever = self.retrieve(embedder)
             found = {s.name: retriever.search(s.tokens, s.rows, self.cfg.eval_topk, s.filters) for s in sets}
         return {s.name: (self.measure(s, found[s.name]), found[s.name]) for s in sets}
@@ -163,8 +169,8 @@ class Session:
         return Embedder(self.encoder, self.world, size, self.cfg.token_budget, advance)
 
     def retrieve(self, embedder: Embedder | None = None) -> Retriever:
-        """The labels embedded with the encoder as it is now, ready to be searched."""
-        return Retriever(embedder or self.embedder(), self.tokens("labels"))
+        """The labels as the model has them now, ready to be searched."""
+        return self.head.retriever(embedder or self.embedder())
 
     def measure(self, points: EvalSet, predictions: Predictions) -> dict[str, Any]:
         """The metrics of predictions, taken by rank 0 and the same on every rank."""

@@ -16,6 +16,7 @@ from dexml.config import CHECKOUT, FIELDS, Config, ConfigError, config_help, loa
 CONFIGS = CHECKOUT / "configs"
 RUN_FILES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.name != "dataset.yaml")
 RUN_IDS = [f"{path.parent.name}/{path.stem}" for path in RUN_FILES]
+NETS = "dist-de-all, dist-de-hnm, dist-clf-net"
 
 # Key, default: the documented keys of DEXML, its undocumented ones, then ours.
 TABLE: dict[str, Any] = {
@@ -37,6 +38,7 @@ TABLE: dict[str, Any] = {
     **{"topk_solver": "halley", "topk_cdf": "logistic", "eval_bsz": 0, "num_threads": 0, "log_interval": 10},
     **{"num_processes": 0, "logq_correction": False, "memory_budget": 0.0, "profile": False},
     **{"early_stop": 0, "predict_mode": "labels", "knn_k": 0, "knn_weight": None, "knn_tau": None},
+    **{"clf_init": "label-text", "clf_joint": False, "clf_lr": None},
 }
 
 
@@ -151,7 +153,7 @@ def test_a_config_is_frozen() -> None:
         ("topk_K: five", "topk_K: expected an integer >= 1 or a text starting with num_pos, got 'five'"),
         ("track_metric: F1@5", "track_metric: expected P@k, nDCG@k, PSP@k, R@k or MRR@k, got 'F1@5'"),
         ("track_metric: P@0", "track_metric: expected P@k, nDCG@k, PSP@k, R@k or MRR@k, got 'P@0'"),
-        ("net: lightxml", "net 'lightxml' is not available in this version; available: dist-de-all, dist-de-hnm"),
+        ("net: lightxml", f"net 'lightxml' is not available in this version; available: {NETS}"),
         (
             "tf_pooler: lightxml",
             "tf_pooler 'lightxml' is not available in this version; available: cls, mean, pooler, last",
@@ -185,7 +187,7 @@ def test_a_problem_names_file_line_and_mend(here: Path, line: str, message: str)
         (["--lr"], "--lr: needs a value, as in --lr VALUE"),
         (["--lr", "--bsz", "5"], "--lr: needs a value, as in --lr VALUE"),
         (["--bsz", "5", "b.yaml"], "b.yaml: expected --key value; files come before the first option"),
-        (["--net=plt"], "--net: net 'plt' is not available in this version; available: dist-de-all, dist-de-hnm"),
+        (["--net=plt"], f"--net: net 'plt' is not available in this version; available: {NETS}"),
     ],
 )
 def test_a_problem_on_the_command_line_names_its_key(words: list[str], message: str) -> None:

@@ -82,21 +82,25 @@ class Searcher(Protocol):
 
 
 class Retriever:
-    """Texts embedded once, a shard on each rank, and searched exactly for any number of query sets.
+    """Vectors of items, a shard on each rank, searched exactly for any number of query sets.
 
     Args:
-        rows: what can be found; all of `tokens` if left out. Found ids count from 0 in these rows.
+        item_SD: float32, this rank's span of the items.
+        n_items: those of all ranks.
     """
 
-    def __init__(self, embedder: Embedder, tokens: Tokens, rows: Ints | None = None) -> None:
-        self.embedder, self.world = embedder, embedder.world
-        rows = np.arange(len(tokens)) if rows is None else rows
-        self.n_items = len(rows)
-        self.shard = self.world.span(self.n_items)
-        self.item_SD = embedder.part(tokens, rows).cpu()
-        self.first = self.shard.start
+    def __init__(self, embedder: Embedder, item_SD: torch.Tensor, n_items: int) -> None:
+        self.embedder, self.world, self.n_items = embedder, embedder.world, n_items
+        self.item_SD = item_SD.cpu()
+        self.first = self.world.span(n_items).start
         """id of the first item of this rank's searcher"""
         self.searcher: Searcher | None = FlatSearcher(self.item_SD.numpy()) if len(self.item_SD) else None
+
+    @classmethod
+    def of_texts(cls, embedder: Embedder, tokens: Tokens, rows: Ints | None = None) -> Retriever:
+        """Over texts embedded once: all of `tokens`, or these rows of it; found ids count from 0 in them."""
+        rows = np.arange(len(tokens)) if rows is None else rows
+        return cls(embedder, embedder.part(tokens, rows), len(rows))
 
     def all_items(self) -> Embeddings:
         """The embeddings of every item, on every rank."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from dexml.config import Config
@@ -32,7 +33,8 @@ from dexml.evaluation.retrieval import Predictions
 from dexml.index import LabelIndex
 
 CALIBRATION = "calibration.json"
-PARTS = ("modules.json", "labels.txt", "label_embeddings.safetensors", "index")
+LABELS, EMBEDDINGS = "labels.txt", "label_embeddings.safetensors"
+PARTS = ("modules.json", LABELS, EMBEDDINGS, "index")
 
 
 def fill_bundle(
@@ -55,13 +57,13 @@ def fill_bundle(
         if "\n" in text:
             raise DataError(f"{folder}: label {i} ({text[:40]!r}) holds a line break; labels.txt has one label a line")
     encoder.save(folder)
-    with (folder / "labels.txt").open("w", encoding="utf-8", newline="\n") as file:
+    with (folder / LABELS).open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{text}\n" for text in label_texts)
     digests = {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     cfg.dump(folder / "dexml.yaml")
     if calibration is not None:
         (folder / CALIBRATION).write_text(json.dumps(calibration.to_dict(), indent=1) + "\n", encoding="utf-8")
-    save_file({"labels": np.ascontiguousarray(embeddings)}, folder / "label_embeddings.safetensors")
+    save_file({"labels": np.ascontiguousarray(embeddings)}, folder / EMBEDDINGS)
     LabelIndex.build(embeddings, meta={"sha256": digests}).save(folder / "index")
 
 
@@ -88,7 +90,7 @@ class Bundle:
         missing = [name for name in PARTS if not (folder / name).exists()]
         if missing:
             raise DataError(f"{folder} is no bundle: {', '.join(missing)} missing; training writes one to <run>/best")
-        index, labels = LabelIndex.load(folder / "index"), Lines(folder / "labels.txt")
+        index, labels = LabelIndex.load(folder / "index"), read_labels(folder)
         _check_digests(folder, index.meta.get("sha256", {}))
         encoder = Encoder.load(folder, device=device, amp=amp, trust_remote_code=trust_remote_code)
         if index.width != encoder.width:
@@ -135,6 +137,17 @@ class Bundle:
                 f"train with num_val_points, which fits one at the end"
             )
         return self.calibration.probability(scores)
+
+
+def read_labels(folder: Path) -> Sequence[str]:
+    """The label texts of a bundle."""
+    return Lines(folder / LABELS)
+
+
+def read_embeddings(folder: Path, rows: slice) -> NDArray[np.float32]:
+    """These rows of the label embeddings of a bundle."""
+    with safe_open(folder / EMBEDDINGS, "numpy") as file:
+        return file.get_slice("labels")[rows]
 
 
 def read_calibration(folder: Path) -> Calibration | None:

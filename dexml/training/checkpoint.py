@@ -23,6 +23,9 @@ __all__ = ["CheckpointError", "TrainState", "checkpoint_path", "checkpoints", "n
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r"step-(\d{8,})")
+WEIGHT = "weight."  # begins the names of parameters in a shard
+Own = Mapping[str, torch.nn.Parameter]
+NONE: Own = {}
 
 
 @dataclass
@@ -121,13 +124,18 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     rng: list[dict[str, Tensor]],
     extra: Callable[[Path], None],
+    own: Own = NONE,
 ) -> Path:
-    """Writes `step-<step>`; `rng` holds `rng_state()` of every rank, `extra` writes what the label side remembers."""
+    """Writes `step-<step>`; `rng` holds `rng_state()` of every rank, `extra` writes what else the head remembers.
+
+    Args:
+        own: parameters of this rank alone, left out here: each rank's are written by `save_shard`.
+    """
 
     def fill(path: Path) -> None:
         save_model(model, str(path / "model.safetensors"))
-        tensors, groups = _flat_optimizer(optimizer)
-        save_file(tensors, path / "optimizer.safetensors")
+        state_of, groups = _flat_optimizer(optimizer), optimizer.state_dict()["param_groups"]
+        save_file(_part(state_of, optimizer, own, inside=False), path / "optimizer.safetensors")
         by_rank = {f"{rank}.{name}": value for rank, one in enumerate(rng) for name, value in one.items()}
         save_file(by_rank, path / "rng.safetensors")
         content = {**asdict(state), "optimizer_groups": groups}
@@ -139,11 +147,34 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, rank: int) -> TrainState:
-    """Puts model, optimiser and this rank's random state back, and returns the counters."""
-    state, groups = _read(path)
+def shard_path(folder: Path, rank: int) -> Path:
+    """Where the shard of a rank lies in a checkpoint."""
+    return folder / f"shard-{rank}.safetensors"
+
+
+def save_shard(path: Path, own: Own, optimizer: torch.optim.Optimizer) -> None:
+    """Writes the parameters that this rank alone holds, and what the optimiser remembers of them."""
+    tensors = {f"{WEIGHT}{name}": p.detach() for name, p in own.items()}
+    save_file(tensors | _part(_flat_optimizer(optimizer), optimizer, own, inside=True), path)
+
+
+def load_weights(path: Path, model: torch.nn.Module, own: Own, rank: int) -> dict[str, Tensor]:
+    """Puts the weights of a checkpoint back; the optimiser's part of this rank's shard."""
     load_model(model, path / "model.safetensors")
-    _load_optimizer(optimizer, load_file(path / "optimizer.safetensors"), groups)
+    shard = load_file(shard_path(path, rank)) if own else {}
+    with torch.no_grad():
+        for name, p in own.items():
+            p.copy_(shard.pop(f"{WEIGHT}{name}"))
+    return shard
+
+
+def load_checkpoint(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, rank: int, own: Own = NONE
+) -> TrainState:
+    """Puts model, optimiser and this rank's parameters and random state back, and returns the counters."""
+    state, groups = _read(path)
+    shard = load_weights(path, model, own, rank)
+    _load_optimizer(optimizer, load_file(path / "optimizer.safetensors") | shard, groups)
     rng = load_file(path / "rng.safetensors")
     set_rng_state({name.split(".", 1)[1]: value for name, value in rng.items() if name.startswith(f"{rank}.")})
     return state
@@ -193,15 +224,21 @@ def check_identity(path: Path, before: Mapping[str, Any], cfg: Config, now: Mapp
         )
 
 
-def _flat_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    state = optimizer.state_dict()
-    flat = {
+def _flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """`<place of the parameter>.<name>` of everything that the optimiser remembers."""
+    return {
         f"{index}.{name}": torch.as_tensor(value).contiguous()
-        for index, values in state["state"].items()
+        for index, values in optimizer.state_dict()["state"].items()
         for name, value in values.items()
         if value is not None
     }
-    return flat, state["param_groups"]
+
+
+def _part(flat: dict[str, Tensor], optimizer: torch.optim.Optimizer, own: Own, *, inside: bool) -> dict[str, Tensor]:
+    """What is remembered of the parameters of `own`, or of all others."""
+    mine = {id(p) for p in own.values()}
+    places = [id(p) in mine for group in optimizer.param_groups for p in group["params"]]
+    return {key: value for key, value in flat.items() if places[int(key.split(".", 1)[0])] is inside}
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, flat: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:

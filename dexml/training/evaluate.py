@@ -72,6 +72,7 @@ def evaluate(asked: Evaluation) -> dict[str, dict[str, Any]] | None:
     start_log(world.is_main)
     session = Session(target.cfg, world, target.splits)
     load_weights(session.encoder, target.bundle)
+    session.head.load_bundle(target.bundle, session.dataset.label_texts)
     if asked.index:
         found = _with_index(session, asked.split, asked.index)
     else:
@@ -85,7 +86,7 @@ def evaluate(asked: Evaluation) -> dict[str, dict[str, Any]] | None:
 def _with_index(session: Session, split: str, kind: str) -> dict[str, Scored]:
     """Exact search, and a label index of this kind with its recall against exact search."""
     points, k = session.points(split), session.cfg.eval_topk
-    with session.embedding(f"evaluating {split}", session.dataset.n_labels, points) as embedder:
+    with session.embedding(f"evaluating {split}", session.head.n_texts, points) as embedder:
         exact = session.retrieve(embedder)
         other = exact.through(lambda label_LD: LabelIndex.build(label_LD, kind=kind))
         lists = search_together(

@@ -81,10 +81,10 @@ def candidates(cfg: Config, mode: str, choosable: bool) -> list[Vote]:
 
 def _look(session: Session, names: Iterable[str], k: int) -> dict[str, Seen]:
     sets = [session.points(name) for name in names]
-    texts = session.dataset.n_labels + len(session.train_rows)
+    texts = session.head.n_texts + len(session.train_rows)
     with session.embedding(f"evaluating {' and '.join(s.name for s in sets)}", texts, *sets) as embedder:
         labels = session.retrieve(embedder)
-        memory = Retriever(embedder, session.tokens("trn"), session.train_rows)
+        memory = Retriever.of_texts(embedder, session.tokens("trn"), session.train_rows)
         return {points.name: _search(session, points, labels, memory, k) for points in sets}
 
 

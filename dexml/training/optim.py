@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dexml.config import Config
+from dexml.distributed import World
+from dexml.heads.base import Groups
 
 
-def effective_lr(cfg: Config, world_size: int) -> float:
-    """The peak learning rate after `lr_scaling`."""
-    return cfg.lr * {"linear": world_size, "sqrt": math.sqrt(world_size), "none": 1}[cfg.lr_scaling]
+def effective_lr(cfg: Config, world_size: int, lr: float) -> float:
+    """A peak learning rate after `lr_scaling`."""
+    return lr * {"linear": world_size, "sqrt": math.sqrt(world_size), "none": 1}[cfg.lr_scaling]
 
 
-def make_optimizer(cfg: Config, model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """The optimiser with two groups: weight decay on matrices, none on biases, norms and other vectors."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": cfg.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+def make_optimizer(cfg: Config, groups: Groups) -> torch.optim.Optimizer:
     match cfg.optim:
         case "sgd":
-            return torch.optim.SGD(groups, lr=lr)
+            return torch.optim.SGD(groups)
         case "adam":
-            return torch.optim.Adam(groups, lr=lr, fused=True)
-    return torch.optim.AdamW(groups, lr=lr, fused=True)
+            return torch.optim.Adam(groups, fused=True)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def schedule(update: int, total: int, warmup: float) -> float:
@@ -39,14 +35,24 @@ def schedule(update: int, total: int, warmup: float) -> float:
     return (total - update) / max(1, total - rising)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+def set_lr(optimizer: torch.optim.Optimizer, peaks: Sequence[float], factor: float) -> None:
+    """Sets the rate of every group to its peak times `factor`."""
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        group["lr"] = peak * factor
 
 
-def clip_(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Shortens the gradient to `max_norm` (0: leaves it) and returns its length before."""
-    return nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)
+def clip_(shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter], max_norm: float, world: World) -> Tensor:
+    """Shortens the gradient to `max_norm` (0: leaves it) and returns its length before.
+
+    Args:
+        shared: parameters whose gradient is the same on every rank of `world`.
+        own: those that this rank alone holds.
+    """
+    norm, length = (nn.utils.get_total_norm([p.grad for p in some if p.grad is not None]) for some in (shared, own))
+    if own:
+        norm = (norm.double().square() + world.sum_(length.double().square())).sqrt()
+    nn.utils.clip_grads_with_norm_([*shared, *own], max_norm or math.inf, norm)
+    return norm
 
 
 class LossScale:

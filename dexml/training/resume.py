@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from dexml.config import Config
-from dexml.labels.policy import LabelSide
 from dexml.session import Session
 from dexml.training.checkpoint import (
     TrainState,
     check_identity,
     checkpoint_path,
     load_checkpoint,
+    load_weights,
     newest,
     prune,
     read_state,
     save_checkpoint,
+    save_shard,
+    shard_path,
 )
 from dexml.training.cost import joined
 from dexml.training.directory import verify
@@ -28,11 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one run in `folder`: encoder, optimiser, label side, random state and counters."""
+    """The checkpoints of one run in `folder`: encoder, head, optimiser, random state and counters."""
 
-    def __init__(self, cfg: Config, folder: Path, session: Session, stepper: Stepper, side: LabelSide) -> None:
-        self.cfg, self.folder, self.session, self.stepper, self.side = cfg, folder, session, stepper, side
-        self.world = session.world
+    def __init__(self, cfg: Config, folder: Path, session: Session, stepper: Stepper) -> None:
+        self.cfg, self.folder, self.session, self.stepper = cfg, folder, session, stepper
+        self.world, self.head = session.world, session.head
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -59,10 +61,14 @@ class Checkpoints:
         """The checkpoint of the best model so far."""
         return checkpoint_path(self.folder, int(state.best["step"]))
 
+    def load_best(self, state: TrainState) -> None:
+        """The weights of the best model so far."""
+        load_weights(self.best(state), self.head.encoder, self.head.own, self.world.rank)
+
     def restore(self, path: Path) -> TrainState:
         """Puts everything back as it was."""
-        state = load_checkpoint(path, self.session.encoder, self.stepper.optimizer, self.world.rank)
-        self.side.load(path)
+        state = load_checkpoint(path, self.head.encoder, self.stepper.optimizer, self.world.rank, self.head.own)
+        self.head.side.load(path)
         if not self.world.is_main:
             state.cost = {}  # rank 0 has what all have spent
         if state.loss_scale:
@@ -75,10 +81,29 @@ class Checkpoints:
         state.loss_scale = self.stepper.loss_scale.state_dict()
         state.identity = self._identity
         state.cost = joined(self.world, state.cost)
-        rng = self.world.gather_objects(rng_state())
+        self._write_shards()
+        rng = self.world.gather_objects(rng_state())  # after it every rank has written
+
+        def extra(path: Path) -> None:
+            self.head.side.save(path)
+            if self.head.own:
+                for rank in range(self.world.size):
+                    shard_path(self._aside, rank).rename(shard_path(path, rank))
 
         def write() -> None:
-            save_checkpoint(self.folder, state, self.session.encoder, self.stepper.optimizer, rng, self.side.save)
+            model, optimizer, own = self.head.encoder, self.stepper.optimizer, self.head.own
+            save_checkpoint(self.folder, state, model, optimizer, rng, extra, own)
             prune(self.folder, self.cfg.save_keep)
 
         self.world.on_main(write)
+
+    @property
+    def _aside(self) -> Path:
+        """Where ranks leave their shards for a checkpoint; `prune` deletes it."""
+        return self.folder / ".step-shards.tmp"
+
+    def _write_shards(self) -> None:
+        """What each rank alone holds, too much to be gathered by one."""
+        if self.head.own:
+            self.world.on_main(lambda: self._aside.mkdir(parents=True, exist_ok=True))
+            save_shard(shard_path(self._aside, self.world.rank), self.head.own, self.stepper.optimizer)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dexml.config import Config
 from dexml.distributed import GradientReduction, World
-from dexml.heads.dual import DualEncoder, Prepared
+from dexml.heads.base import Head, Prepared
 from dexml.stopwatch import Stopwatch
 from dexml.training.checkpoint import TrainState
 from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
@@ -27,6 +27,7 @@ class StepReport:
     norm: float
     """Length of the summed gradient, before clipping."""
     lr: float
+    """of the encoder"""
     encoded: dict[str, int]
     """`labels` and `tokens` that this rank encoded."""
     seconds: float
@@ -39,14 +40,15 @@ class Stepper:
         total: optimiser steps of the whole schedule.
     """
 
-    def __init__(self, cfg: Config, head: DualEncoder, world: World, total: int) -> None:
+    def __init__(self, cfg: Config, head: Head, world: World, total: int) -> None:
         self.cfg, self.head, self.world, self.total = cfg, head, world, total
-        self.parameters = [p for p in head.encoder.parameters() if p.requires_grad]
-        self.lr = effective_lr(cfg, world.size)
-        """peak"""
-        self.optimizer = make_optimizer(cfg, head.encoder, self.lr)
+        self.shared, self.own = head.shared, list(head.own.values())
+        groups = head.param_groups()
+        self.peaks = [effective_lr(cfg, world.size, group["lr"]) for group in groups]
+        """learning rates, those of the encoder first"""
+        self.optimizer = make_optimizer(cfg, groups)
         self.loss_scale = LossScale(on=head.encoder.precision == "fp16")
-        self.reduction = GradientReduction(world, self.parameters)
+        self.reduction = GradientReduction(world, self.shared)
         self.watch = Stopwatch(cfg.profile, world.device)
 
     def step(self, parts: list[Prepared], state: TrainState) -> StepReport:
@@ -56,8 +58,8 @@ class Stepper:
             FloatingPointError: loss or gradient is not finite, or the loss has been 0 for long; nothing was updated.
         """
         began = time.perf_counter()
-        lr = self.lr * schedule(state.updates, self.total, self.cfg.warmup)
-        set_lr(self.optimizer, lr)
+        factor = schedule(state.updates, self.total, self.cfg.warmup)
+        set_lr(self.optimizer, self.peaks, factor)
         loss, encoded = self._accumulate(parts)
         self._check_loss(loss, state)
         with self.watch.phase("reduce"):
@@ -67,7 +69,7 @@ class Stepper:
         state.step += 1
         state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
         self.watch.steps += 1
-        return StepReport(loss, norm, lr, encoded, time.perf_counter() - began)
+        return StepReport(loss, norm, self.peaks[0] * factor, encoded, time.perf_counter() - began)
 
     def _accumulate(self, parts: list[Prepared]) -> tuple[float, dict[str, int]]:
         """Adds this rank's gradient of the whole batch; its mean loss, and what was encoded."""
@@ -86,9 +88,9 @@ class Stepper:
     def _update(self, state: TrainState) -> float:
         """Unscales, clips and applies the summed gradient; returns its length."""
         if self.loss_scale.on:
-            for p in self.parameters:
+            for p in (*self.shared, *self.own):
                 p.grad.div_(self.loss_scale.value)  # type: ignore[union-attr]
-        norm = float(clip_(self.parameters, self.cfg.max_grad_norm))
+        norm = float(clip_(self.shared, self.own, self.cfg.max_grad_norm, self.world))
         finite = math.isfinite(norm)
         if finite:
             self.optimizer.step()

@@ -8,8 +8,18 @@ from pathlib import Path
 
 from dexml.config import Config, ConfigError, load_config
 
-# what decides how a trained model reads texts and which points are held out
-MODEL_KEYS = {"tf", "tf_pooler", "tf_max_len", "tf_token_type", "bottleneck_dim", "norm_embs", "num_val_points"}
+# what a trained model is, how it reads texts and which points are held out
+MODEL_KEYS = {
+    "net",
+    "clf_joint",
+    "tf",
+    "tf_pooler",
+    "tf_max_len",
+    "tf_token_type",
+    "bottleneck_dim",
+    "norm_embs",
+    "num_val_points",
+}
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_model
-
 from dexml.config import Config
 from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
 from dexml.evaluation.calibration import RIVALS, Calibration
 from dexml.evaluation.retrieval import Predictions
-from dexml.heads.dual import DualEncoder, Prepared
-from dexml.labels.policy import Shortlist, make_label_side
+from dexml.heads.base import Prepared
+from dexml.labels.policy import Shortlist
 from dexml.session import Session
 from dexml.stopwatch import in_words
 from dexml.training.ahead import ahead
@@ -42,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains a dual encoder: `Trainer(load_config(["configs/x.yaml"])).fit()` returns the test metrics."""
+    """Trains the model of a config: `Trainer(load_config(["configs/x.yaml"])).fit()` returns the test metrics."""
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
@@ -69,19 +67,20 @@ class Trainer:
 
     def _build(self) -> None:
         """Everything that can be wrong is read and checked before the folder of the run is made."""
-        cfg, session, encoder = self.cfg, self.session, self.session.encoder
+        cfg, session = self.cfg, self.session
+        self.head = session.head
         bytes_needed = self._bytes_needed()
         self.world.on_main(lambda: self.folder.check(bytes_needed))
         if cfg.resume_path:
-            load_weights(encoder, Path(cfg.resume_path))
-        side = make_label_side(cfg, session.dataset.trn.relevance.shape)
-        queries, labels, _ = (session.tokens(part) for part in ("trn", "labels", "tst"))
-        self.head = DualEncoder(cfg, encoder, session.dataset.trn, queries, labels, side, self.world)
+            load_weights(session.encoder, Path(cfg.resume_path))
+        self.head.learn_from(session.dataset.trn)
+        for part in ("labels", "tst"):  # opened by all before rank 0 alone takes the fingerprint
+            session.tokens(part)
         self.batch_size = cfg.bsz * self.world.size * cfg.grad_accum
         self.per_epoch = steps_per_epoch(len(session.train_rows), self.batch_size)
         self.total = self.per_epoch * cfg.num_epochs
         self.stepper = Stepper(cfg, self.head, self.world, self.total)
-        self.checkpoints = Checkpoints(cfg, self.folder.checkpoints, session, self.stepper, side)
+        self.checkpoints = Checkpoints(cfg, self.folder.checkpoints, session, self.stepper)
         self.resumed = self.world.on_main(self.checkpoints.to_resume)
         self.world.on_main(self._open)
         self._describe()
@@ -93,6 +92,7 @@ class Trainer:
     def _bytes_needed(self) -> int:
         """Room for the checkpoints (12 bytes a weight: itself and two moments) and the bundle with its label index."""
         weights = sum(p.numel() for p in self.session.encoder.parameters())
+        weights += self.world.size * sum(p.numel() for p in self.head.own.values())
         labels = self.session.dataset.n_labels * self.session.encoder.width
         return (self.cfg.save_keep + 4) * 12 * weights + 8 * labels
 
@@ -104,16 +104,23 @@ class Trainer:
             cfg.grad_accum,
         )  # fmt: skip
         log.info("%d epochs of %d steps, %s encoder", cfg.num_epochs, self.per_epoch, self.session.encoder.precision)
-        log.info("effective learning rate %g (lr %g, lr_scaling %s)", self.stepper.lr, cfg.lr, cfg.lr_scaling)
-        if self.stepper.lr > 1e-3:
-            log.warning("a learning rate of %g is high for a transformer: is lr_scaling: none meant?", self.stepper.lr)
+        lr, *_, last = self.stepper.peaks
+        log.info("effective learning rate %g (lr %g, lr_scaling %s)", lr, cfg.lr, cfg.lr_scaling)
+        if last != lr:
+            log.info("effective learning rate of the label weights %g", last)
+        if lr > 1e-3:
+            log.warning("a learning rate of %g is high for a transformer: is lr_scaling: none meant?", lr)
         if cfg.select_on_test:
             log.warning("select_on_test: the best model is chosen on the test set; its figures flatter it")
         elif not cfg.num_val_points:
             log.info("num_val_points is 0: no model selection, the last model is the result")
 
     def _restore(self) -> None:
-        self.state = self.checkpoints.restore(self.resumed) if self.resumed else TrainState()
+        if self.resumed:
+            self.state = self.checkpoints.restore(self.resumed)
+        else:
+            self.state = TrainState()
+            self.head.fit_structure(self.session.embedder())
         self.tested: tuple[int, Scored] | None = None
         self.lap_began = self.step_ended = time.perf_counter()
         self.world.on_main(lambda: self.folder.rewind(self.state.step))
@@ -259,7 +266,7 @@ class Trainer:
         """Loads the chosen model, the last one if none was chosen, and tests it unless that has just been done."""
         cfg, step = self.cfg, int(self.state.best.get("step", self.state.step))
         if step != self.state.step:
-            load_model(self.session.encoder, self.checkpoints.best(self.state) / "model.safetensors")
+            self.checkpoints.load_best(self.state)
         if self.tested is not None and self.tested[0] == step and cfg.predict_mode == "labels":
             return {"tst": {"labels": self.tested[1]}}
         splits = ["tst", *["val"] * bool(cfg.num_val_points and cfg.save)]

@@ -15,7 +15,6 @@ from dexml.data.batching import Batch
 from dexml.distributed import World
 from dexml.encoders.memory import activation_bytes
 from dexml.heads.dual import DualEncoder
-from dexml.labels.policy import make_label_side
 from dexml.session import Session
 from tests.helpers.models import toy_config
 
@@ -30,9 +29,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head(root: Path, **keys: Any) -> DualEncoder:
     cfg = Config(**toy_config(root, **keys))
     session = Session(cfg, World())
-    encoder, trn = session.encoder.double().train(), session.dataset.trn
-    side = make_label_side(cfg, trn.relevance.shape)
-    return DualEncoder(cfg, encoder, trn, session.tokens("trn"), session.tokens("labels"), side, World())
+    session.encoder.double().train()
+    assert isinstance(session.head, DualEncoder)
+    session.head.learn_from(session.dataset.trn)
+    return session.head
 
 
 def step(root: Path, **keys: Any) -> tuple[int, dict[str, Tensor]]:

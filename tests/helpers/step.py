@@ -14,9 +14,10 @@ import torch
 from dexml.config import Config
 from dexml.data.batching import Batch
 from dexml.distributed import GradientReduction, World, launch, leave
-from dexml.heads.dual import DualEncoder
-from dexml.labels.policy import Shortlist, make_label_side
+from dexml.labels.policy import Shortlist
 from dexml.session import Session
+from dexml.training.checkpoint import TrainState
+from dexml.training.step import Stepper
 from tests.helpers.models import toy_config
 
 HARD = {"net": "dist-de-hnm", "neg_type": "shorty", "num_neg_samples": 3, "num_pos_samples": 2, "loss_sample": True}
@@ -31,6 +32,11 @@ CASES = {
     "in-batch": {"net": "dist-de-hnm", "neg_type": "in-batch"},
     "in-batch-logq": {"net": "dist-de-hnm", "neg_type": "in-batch", "logq_correction": True},
     "shortlist": HARD,
+    "classifier": {"net": "dist-clf-net"},
+    "classifier-random-bce": {"net": "dist-clf-net", "clf_init": "random", "loss_criterion": "bce"},
+    "classifier-topk": {"net": "dist-clf-net", "loss_criterion": "topk", "topk_K": "num_pos"},
+    "classifier-sampled": {"net": "dist-clf-net", "clf_init": "random", "loss_sample": True, "gc_bsz_x": 1},
+    "joint": {"net": "dist-clf-net", "clf_joint": True, "loss_criterion": "bce"},
     "one-query-chunks": {"gc_bsz_x": 1, "gc_bsz": 1, "token_budget": 1, "bottleneck_dim": 8, "dropout": 0.2},
 }
 
@@ -43,18 +49,32 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
         session = Session(cfg, world)
         encoder = session.encoder.double().train()
         trn = session.dataset.trn
-        side = make_label_side(cfg, trn.relevance.shape)
-        if isinstance(side, Shortlist):
+        head = session.head
+        head.learn_from(trn)
+        head.fit_structure(session.embedder())
+        if isinstance(head.side, Shortlist):
             lists = np.random.default_rng(5).integers(0, trn.relevance.shape[1], (len(trn), 6))
-            side.set_lists(lists, trn.relevance.shape[1])
-        head = DualEncoder(cfg, encoder, trn, session.tokens("trn"), session.tokens("labels"), side, world)
-        reduction = GradientReduction(world, [p for p in encoder.parameters() if p.requires_grad])
+            head.side.set_lists(lists, trn.relevance.shape[1])
+        reduction = GradientReduction(world, head.shared)
         batch = Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7)
         stats = head.accumulate(head.prepare(batch), reduction=reduction if world.size > 1 else None)
         reduction.finish()
         found[f"{case}/loss"] = np.array(stats.loss)
         found |= {f"{case}/{n}": p.grad.numpy() for n, p in encoder.named_parameters() if p.grad is not None}
+        if head.own:
+            found |= {f"{case}/{name}": value for name, value in own(cfg, session, batch).items()}
     return found
+
+
+def own(cfg: Config, session: Session, batch: Batch) -> dict[str, np.ndarray]:
+    """Gradients of what each rank alone holds, and the same after a clipped update."""
+    head, world, n = session.head, session.world, session.dataset.n_labels
+    whole = {f"own {name}": p.grad for name, p in head.own.items()}
+    stepper = Stepper(cfg.model_copy(update={"max_grad_norm": 0.5}), head, world, total=10)
+    stepper.optimizer.zero_grad()
+    norm = stepper.step([head.prepare(batch)], TrainState()).norm
+    whole |= {f"updated {name}": p.detach() for name, p in head.own.items()}
+    return {"norm": np.array(norm)} | {name: world.gather_rows(x, n).numpy() for name, x in whole.items()}
 
 
 def evaluation(root: Path, world: World) -> dict[str, np.ndarray]:

@@ -65,7 +65,8 @@ def result(run: Path) -> dict[str, Any]:
     state = json.loads((last / "state.json").read_text())
     state.pop("identity")
     state["cost"].pop("seconds", None)
-    tensors = {name: load_file(last / f"{name}.safetensors") for name in ("model", "optimizer", "rng")}
+    tensors = {file.stem: load_file(file) for file in last.glob("*.safetensors")}
+    assert tensors.keys() >= {"model", "optimizer", "rng"}
     found = {name: (run / name).read_bytes() for name in files}
     return {"files": found, "evaluations": evaluations(run), "state": state, "tensors": tensors}
 
@@ -85,6 +86,7 @@ def assert_same_result(one: Path, two: Path) -> None:
     assert a["evaluations"] == b["evaluations"]
     for name, content in a["files"].items():
         assert content == b["files"][name], name
+    assert a["tensors"].keys() == b["tensors"].keys()
     for file, tensors in a["tensors"].items():
         assert tensors.keys() == b["tensors"][file].keys()
         for name, value in tensors.items():

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dexml.config import Config
+from dexml.heads.base import decayed
 from dexml.training.checkpoint import (
     CheckpointError,
     TrainState,
@@ -50,7 +51,7 @@ def some_steps(model: nn.Module, optimizer: torch.optim.Optimizer, n: int) -> No
 
 def save(folder: Path, step: int, best: int | None = None) -> Path:
     model = make_model()
-    optimizer = make_optimizer(Config(), model, 0.1)
+    optimizer = make_optimizer(Config(), decayed(model.parameters(), Config(), 0.1))
     state = TrainState(step=step, best={} if best is None else {"value": 1.0, "step": best})
     return save_checkpoint(folder, state, model, optimizer, [rng_state()], lambda path: None)
 
@@ -62,7 +63,7 @@ def steps(folder: Path) -> list[int]:
 @pytest.mark.parametrize("optim", ["adamw", "adam", "sgd"])
 def test_training_goes_on_bit_for_bit(tmp_path: Path, optim: str) -> None:
     cfg, model = Config(optim=optim), make_model()  # type: ignore[arg-type]
-    optimizer = make_optimizer(cfg, model, 0.1)
+    optimizer = make_optimizer(cfg, decayed(model.parameters(), cfg, 0.1))
     some_steps(model, optimizer, 3)
     state = TrainState(
         step=3, updates=2, best={"value": 0.1 + 0.2, "step": 2}, loss_sum=1 / 3, loss_count=3, zero_losses=1,
@@ -72,7 +73,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, optim: str) -> None:
     some_steps(model, optimizer, 3)
 
     again = make_model()
-    new = make_optimizer(cfg, again, 0.7)
+    new = make_optimizer(cfg, decayed(again.parameters(), cfg, 0.7))
     assert load_checkpoint(path, again, new, rank=0) == state
     some_steps(again, new, 3)
     assert new.param_groups[0]["lr"] == 0.1
@@ -82,7 +83,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, optim: str) -> None:
 
 def test_each_rank_gets_its_own_random_state(tmp_path: Path) -> None:
     model = make_model()
-    optimizer = make_optimizer(Config(), model, 0.1)
+    optimizer = make_optimizer(Config(), decayed(model.parameters(), Config(), 0.1))
     states, expected = [], []
     for rank in range(12):  # two digits, so that 1 is no prefix of 10
         torch.manual_seed(rank)
@@ -101,7 +102,7 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
 
 def test_what_the_label_side_writes_is_part_of_it(tmp_path: Path) -> None:
     model = make_model()
-    optimizer = make_optimizer(Config(), model, 0.1)
+    optimizer = make_optimizer(Config(), decayed(model.parameters(), Config(), 0.1))
     extra = lambda path: (path / "memory.bin").write_bytes(b"123")  # noqa: E731
     path = save_checkpoint(tmp_path, TrainState(step=5), model, optimizer, [rng_state()], extra)
     assert "memory.bin" in json.loads((path / "manifest.json").read_text())

@@ -22,7 +22,7 @@ SHORTLIST = {
     "num_neg_samples": 2,
     "eval_interval": 1,
 }
-VARIANTS: dict[str, dict[str, Any]] = {"all": {}, "shortlist": SHORTLIST}
+VARIANTS: dict[str, dict[str, Any]] = {"all": {}, "shortlist": SHORTLIST, "classifier": {"net": "dist-clf-net"}}
 
 
 def write(root: Path, expname: str, **keys: Any) -> Path:

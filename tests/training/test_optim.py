@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from dexml.config import Config
+from dexml.distributed import World
+from dexml.heads.base import decayed
 from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
 
 
@@ -27,7 +29,7 @@ def test_weight_decay_shrinks_matrices_by_lr_times_wd_and_leaves_biases_and_norm
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     cfg = Config(optim=optim, weight_decay=0.25)  # type: ignore[arg-type]
-    make_optimizer(cfg, model, lr=0.1).step()
+    make_optimizer(cfg, decayed(model.parameters(), cfg, 0.1)).step()
     for name, value in model.state_dict().items():
         factor = 1 - 0.1 * 0.25 if name in ("0.weight", "1.weight") else 1.0
         torch.testing.assert_close(value, before[name] * factor, rtol=1e-6, atol=0)
@@ -36,30 +38,32 @@ def test_weight_decay_shrinks_matrices_by_lr_times_wd_and_leaves_biases_and_norm
 def test_no_weight_decay_means_none() -> None:
     model = make_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    make_optimizer(Config(weight_decay=0.0), model, lr=0.1).step()
+    cfg = Config(weight_decay=0.0)
+    make_optimizer(cfg, decayed(model.parameters(), cfg, 0.1)).step()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("optim", "kind"), [("adamw", "AdamW"), ("adam", "Adam"), ("sgd", "SGD")])
 def test_the_optimiser_is_the_one_named(optim: str, kind: str) -> None:
-    optimizer = make_optimizer(Config(optim=optim), make_model(), lr=0.1)  # type: ignore[arg-type]
+    cfg = Config(optim=optim)  # type: ignore[arg-type]
+    optimizer = make_optimizer(cfg, decayed(make_model().parameters(), cfg, 0.1))
     assert type(optimizer).__name__ == kind
-    set_lr(optimizer, 0.5)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+    set_lr(optimizer, [0.5, 2.0], 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 1.0]
 
 
 def test_frozen_parameters_are_left_out() -> None:
     model = make_model()
     model[0].weight.requires_grad = False  # type: ignore[index]
-    groups = make_optimizer(Config(), model, lr=0.1).param_groups
+    groups = make_optimizer(Config(), decayed(model.parameters(), Config(), 0.1)).param_groups
     assert sum(len(group["params"]) for group in groups) == 4
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [("linear", 16), ("sqrt", 4), ("none", 1)])
 def test_lr_scaling(scaling: str, factor: float) -> None:
-    cfg = Config(lr=1e-4, lr_scaling=scaling)  # type: ignore[arg-type]
-    assert effective_lr(cfg, 16) == pytest.approx(1e-4 * factor)
-    assert effective_lr(cfg, 1) == pytest.approx(1e-4)
+    cfg = Config(lr_scaling=scaling)  # type: ignore[arg-type]
+    assert effective_lr(cfg, 16, 1e-4) == pytest.approx(1e-4 * factor)
+    assert effective_lr(cfg, 1, 1e-4) == pytest.approx(1e-4)
 
 
 def test_the_schedule_rises_linearly_to_1_and_falls_linearly_to_the_last_step() -> None:
@@ -84,11 +88,19 @@ def test_clipping_shortens_long_gradients_only_and_tells_the_length() -> None:
 
     for limit, expected in ((1.0, [0.6, 0.8]), (10.0, [3.0, 4.0]), (0.0, [3.0, 4.0])):
         parameter = gradient()
-        assert float(clip_([parameter], limit)) == 5.0
+        assert float(clip_([parameter], [], limit, World())) == 5.0
         torch.testing.assert_close(parameter.grad, torch.tensor(expected))
     parameter = gradient()
     parameter.grad = torch.tensor([math.inf, 1.0])
-    assert not math.isfinite(float(clip_([parameter], 0.0)))
+    assert not math.isfinite(float(clip_([parameter], [], 0.0, World())))
+
+
+def test_parameters_of_this_rank_alone_count_in_the_length_and_are_shortened_too() -> None:
+    shared, own = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2, 1))
+    shared.grad, own.grad = torch.tensor([2.0]), torch.tensor([[1.0], [2.0]])
+    assert float(clip_([shared], [own], 1.5, World())) == pytest.approx(3.0)
+    torch.testing.assert_close(shared.grad, torch.tensor([1.0]))
+    torch.testing.assert_close(own.grad, torch.tensor([[0.5], [1.0]]))
 
 
 def test_the_loss_scale_halves_on_overflow_and_doubles_after_enough_good_updates() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dexml.heads.dual import StepStats
+from dexml.heads.base import StepStats
 from dexml.training.optim import LossScale, schedule
 from dexml.training.step import ZERO_LOSSES
 from dexml.training.trainer import Trainer
@@ -31,7 +31,7 @@ def inject(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, gradient: float = 
 
     def accumulate(*args: Any) -> StepStats:
         stats = real(*args)
-        trainer.stepper.parameters[0].grad.view(-1)[0] += gradient  # type: ignore[union-attr]
+        trainer.stepper.shared[0].grad.view(-1)[0] += gradient  # type: ignore[union-attr]
         return stats if loss is None else StepStats(loss, stats.labels, stats.tokens)
 
     monkeypatch.setattr(trainer.head, "accumulate", accumulate)
@@ -54,7 +54,7 @@ def test_two_small_batches_accumulated_equal_a_large_one(root: Path) -> None:
 def test_the_learning_rate_of_a_step_is_that_of_the_schedule(trainer: Trainer) -> None:
     for number, batch in enumerate(batches(trainer)):
         trainer._step(batch)
-        assert trainer.stepper.optimizer.param_groups[0]["lr"] == trainer.stepper.lr * schedule(
+        assert trainer.stepper.optimizer.param_groups[0]["lr"] == trainer.stepper.peaks[0] * schedule(
             number, trainer.total, trainer.cfg.warmup
         )
     assert trainer.state.step == trainer.state.updates == trainer.state.loss_count == trainer.per_epoch
@@ -89,7 +89,7 @@ def test_an_overflow_under_a_loss_scale_skips_the_update_and_the_schedule(
     assert trainer.stepper.loss_scale.value == scale / 2
     trainer._step(third)
     assert (trainer.state.step, trainer.state.updates) == (3, 2)
-    assert trainer.stepper.optimizer.param_groups[0]["lr"] == trainer.stepper.lr * schedule(
+    assert trainer.stepper.optimizer.param_groups[0]["lr"] == trainer.stepper.peaks[0] * schedule(
         1, trainer.total, trainer.cfg.warmup
     )
     assert not same(before, weights(trainer))

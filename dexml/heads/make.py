@@ -1,0 +1,20 @@
+"""The head that a config names."""
+
+from __future__ import annotations
+
+from dexml.config import Config
+from dexml.distributed import World
+from dexml.encoders.text import TextEncoder
+from dexml.heads.base import Head, OpenTokens
+from dexml.heads.classifier import Classifier
+from dexml.heads.dual import DualEncoder
+from dexml.heads.joint import Joint
+
+
+def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> Head:
+    """On top of `encoder`, ready to predict; `Head.learn_from` makes it ready to be trained."""
+    if cfg.clf_joint:
+        return Joint(cfg, encoder, n_labels, tokens, world)
+    if cfg.net == "dist-clf-net":
+        return Classifier(cfg, encoder, n_labels, tokens, world)
+    return DualEncoder(cfg, encoder, n_labels, tokens, world)

@@ -1,0 +1,72 @@
+"""A trained vector for every label, of which each rank holds, updates and saves only its span.
+
+S labels of this rank's span, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from dexml.config import Config, ConfigError
+from dexml.distributed import World
+from dexml.encoders.text import TextEncoder
+from dexml.heads.base import Groups
+from dexml.hub.bundle import read_embeddings, read_labels
+
+FASTER = 10  # default of clf_lr over lr
+BLOCK = 4096  # labels whose random vectors are drawn at a time
+
+
+class LabelRows:
+    """Vectors as wide as the embeddings of `encoder`, zeros at first."""
+
+    def __init__(self, cfg: Config, encoder: TextEncoder, n_labels: int, world: World) -> None:
+        self.cfg, self.n_labels, self.span = cfg, n_labels, world.span(n_labels)
+        like = next(encoder.parameters())
+        self.weight_SD = Parameter(like.new_zeros(self.span.stop - self.span.start, encoder.width))
+        self.own = {"weight": self.weight_SD}
+
+    def check(self) -> None:
+        """Raises ConfigError if there is nothing to learn."""
+        if self.n_labels == 1:
+            raise ConfigError("net dist-clf-net tells labels apart: there is only one")
+
+    def groups(self) -> Groups:
+        lr = self.cfg.clf_lr or FASTER * self.cfg.lr
+        return [{"params": [self.weight_SD], "lr": lr, "weight_decay": self.cfg.weight_decay}]
+
+    @torch.no_grad()
+    def set(self, value_SD: Tensor) -> None:
+        self.weight_SD.copy_(value_SD)
+
+    def add_gradient(self, grad_SD: Tensor) -> None:
+        if self.weight_SD.grad is None:
+            self.weight_SD.grad = grad_SD
+        else:
+            self.weight_SD.grad.add_(grad_SD)
+
+    def read_bundle(self, folder: Path, label_texts: Iterable[str]) -> None:
+        """Takes the label embeddings of a bundle; ConfigError unless its labels are these."""
+        known = read_labels(folder)
+        other = next((i for i, (a, b) in enumerate(zip(known, label_texts, strict=False)) if a != b), None)
+        if other is not None or len(known) != self.n_labels:
+            where = f"label {other} is another" if other is not None else f"here are {self.n_labels} labels"
+            raise ConfigError(
+                f"{folder} is a classifier of {len(known)} labels and predicts no others, but {where}: "
+                f"evaluate it on data with the labels it was trained with"
+            )
+        self.set(torch.from_numpy(read_embeddings(folder, self.span)))
+
+
+def random_rows(rows: slice, width: int, seed: int) -> Tensor:
+    """Rows of a matrix of labels, normally distributed with an expected length of 1; a row is the same in any slice."""
+    first, last = rows.start // BLOCK, -(-rows.stop // BLOCK)
+    blocks = [np.random.default_rng([seed, i]).standard_normal((BLOCK, width), np.float32) for i in range(first, last)]
+    drawn = np.concatenate([*blocks, np.empty((0, width), np.float32)])
+    return torch.from_numpy(drawn[rows.start - first * BLOCK : rows.stop - first * BLOCK] / np.sqrt(width))
