@@ -80,7 +80,7 @@ def as_tabbed(root: Path, points: Points) -> Path:
 
 
 def _line(text: str) -> str:
-    return text.replace("\n", " ")
+    return text.replace("\r\n", " ").replace("\n", " ")
 
 
 def expected_of(points: Points, writer: Callable) -> list[Point]:
