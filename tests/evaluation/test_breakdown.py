@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import sparse
@@ -17,10 +15,9 @@ from dexml.evaluation import (
 )
 from dexml.evaluation.breakdown import LabelGroup, head_groups, mass_bins
 from tests.evaluation.examples import csr, e2
-from tests.helpers.processes import ROOT
+from tests.helpers.datasets import real_data
 
 COUNTS = [40, 25, 12, 8, 5, 3, 1, 0]  # training points of the labels of E2
-EURLEX = ROOT / "Datasets" / "EURLEX57K"
 
 
 def e2_lists() -> tuple[np.ndarray, sparse.csr_array]:
@@ -164,16 +161,14 @@ def test_values_that_do_not_fit_are_refused() -> None:
 # ---- a real data set ------------------------------------------------------------------------------------------------
 
 
-def load(name: str, folder: Path = EURLEX) -> sparse.csr_array:
-    return sparse.csr_array(sparse.load_npz(folder / f"Y.{name}.npz"))
-
-
 @pytest.fixture(scope="module")
-def eurlex() -> tuple[sparse.csr_array, np.ndarray]:
-    """The official test truth and the training counts of the labels."""
-    if not (EURLEX / "Y.trn.npz").exists():
-        pytest.skip("Datasets/EURLEX57K is not there: docs/data.md says how to get it")
-    return load("tst"), np.bincount(load("trn").indices, minlength=4271)
+def eurlex(tmp_path_factory: pytest.TempPathFactory) -> tuple[sparse.csr_array, np.ndarray]:
+    """The official test truth, which the set of titles shares, and the training counts of the labels."""
+    folder = real_data("EURLEX57K-Titles", tmp_path_factory.mktemp("data"))
+    if folder is None:
+        pytest.skip("EURLEX57K-Titles is not there: set DEXML_DATA to the folder that holds it or its archive")
+    test, training = (sparse.csr_array(sparse.load_npz(folder / f"Y.{name}.npz")) for name in ("tst", "trn"))
+    return test, np.bincount(training.indices, minlength=4271)
 
 
 def test_eurlex57k_groups_have_the_published_sizes(eurlex: tuple[sparse.csr_array, np.ndarray]) -> None:
