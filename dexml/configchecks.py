@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 
-from dexml.configkeys import FIELDS, Keys
+from dexml.configkeys import FAMILIES, FIELDS, Keys
 from dexml.configmessages import did_you_mean
 from dexml.yamlfiles import Entry
 
@@ -40,6 +40,10 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
         for key in ("clf_init", "clf_joint", "clf_lr"):
             if getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net dist-clf-net, net is {keys.net}; remove it"
+    for group, nets in FAMILIES.items():
+        for key in group.model_fields:
+            if keys.net not in nets and getattr(keys, key) != FIELDS[key].default:
+                yield (key, "net"), f"{key} is for net {' or '.join(nets)}, net is {keys.net}; remove it"
     if keys.clf_joint and keys.clf_init != "label-text":
         yield ("clf_joint", "clf_init"), f"clf_joint begins at the label texts: clf_init {keys.clf_init} does not fit"
     for key in ("transpose_trn_dataset", "only_keep_trn_labels"):

@@ -1,24 +1,13 @@
-"""The keys of the configuration: name, type, bounds, default and documentation of each, checked one by one.
-
-Names, defaults and meanings of DEXML (arXiv 2310.10636) first, ours beside them. `--help` and configs/dual-encoder.yaml
-show the same texts.
-"""
+"""Keys of every run. Names, defaults and meanings of DEXML (arXiv 2310.10636) first, ours beside them."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+from dexml.configkeys.kinds import Count, KeyGroup, Natural, NotNegative, Positive
 
 
-class Keys(BaseModel):
-    """Every key, checked alone; `Config` adds the checks between keys. The text under a key is its documentation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
+class CoreKeys(KeyGroup):
     # The run: names and places
     project: str = "DEXML"
     """Name of the project. Results go to <results_root>/<project>/<dataset>/<expname>/."""
@@ -212,6 +201,3 @@ class Keys(BaseModel):
     """CPU threads per process. 0 shares the cores among the processes of this machine."""
     num_processes: Natural = 0
     """Processes that must have been started. 0 takes any number; set it to notice a launch that lost some."""
-
-
-FIELDS = Keys.model_fields

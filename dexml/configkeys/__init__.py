@@ -1,0 +1,29 @@
+"""The keys of the configuration: name, type, bounds, default and documentation of each, checked one by one.
+
+`core` holds those of every run, the other modules those of single kinds of `net`. `--help` and
+configs/dual-encoder.yaml show the same texts.
+"""
+
+from dexml.configkeys.attentionxml import AttentionXMLKeys
+from dexml.configkeys.core import CoreKeys
+from dexml.configkeys.features import FeatureKeys
+from dexml.configkeys.kinds import KeyGroup
+from dexml.configkeys.lightxml import LightXMLKeys
+from dexml.configkeys.mhe import MHEKeys
+from dexml.configkeys.plt import PLTKeys
+
+FAMILIES: dict[type[KeyGroup], tuple[str, ...]] = {
+    FeatureKeys: ("lightxml", "mhe"),
+    LightXMLKeys: ("lightxml",),
+    MHEKeys: ("mhe",),
+    AttentionXMLKeys: ("attentionxml", "bilstm"),
+    PLTKeys: ("plt",),
+}
+"""The kinds of `net` that read the keys of a group; to all others they would mean nothing."""
+
+
+class Keys(PLTKeys, AttentionXMLKeys, MHEKeys, LightXMLKeys, FeatureKeys, CoreKeys):
+    """Every key; `Config` adds the checks between keys."""
+
+
+FIELDS = Keys.model_fields

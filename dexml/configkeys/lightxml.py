@@ -1,0 +1,6 @@
+"""Keys of lightxml."""
+
+from dexml.configkeys.kinds import KeyGroup
+
+
+class LightXMLKeys(KeyGroup): ...

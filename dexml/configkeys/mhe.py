@@ -1,0 +1,6 @@
+"""Keys of mhe."""
+
+from dexml.configkeys.kinds import KeyGroup
+
+
+class MHEKeys(KeyGroup): ...

@@ -1,0 +1,6 @@
+"""Keys of plt."""
+
+from dexml.configkeys.kinds import KeyGroup
+
+
+class PLTKeys(KeyGroup): ...
