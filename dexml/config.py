@@ -15,7 +15,8 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from dexml.configchecks import conflicts, located_conflicts, resolved_side
-from dexml.configkeys import FIELDS, Keys
+from dexml.configkeys import FAMILIES, FIELDS, Keys
+from dexml.configkeys.features import FeatureKeys
 from dexml.configmessages import config_help, misfit, unknown_key
 from dexml.yamlfiles import Entry, interpolate, read_files, scalar
 
@@ -77,6 +78,16 @@ class Config(Keys):
     def resolved_label_side(self) -> str:
         """all, in-batch or shortlist: `label_side` with auto worked out."""
         return resolved_side(self)
+
+    @property
+    def pooled_layers(self) -> int:
+        """Layers whose vectors are joined, as heads with layers of their own read them; 0 for an embedding."""
+        return self.doc_layers if self.net in FAMILIES[FeatureKeys] else 0
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether the vector of a text has length 1."""
+        return self.norm_embs and not self.pooled_layers
 
     def to_dict(self) -> dict[str, Any]:
         """Every key and its value, in the order of the documentation."""

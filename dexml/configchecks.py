@@ -40,6 +40,9 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
         for key in ("clf_init", "clf_joint", "clf_lr"):
             if getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net dist-clf-net, net is {keys.net}; remove it"
+    if keys.predict_mode != "labels" and not keys.net.startswith("dist-"):
+        text = f"predict_mode {keys.predict_mode} compares embeddings, net {keys.net} has none; remove it"
+        yield ("predict_mode", "net"), text
     for group, nets in FAMILIES.items():
         for key in group.model_fields:
             if keys.net not in nets and getattr(keys, key) != FIELDS[key].default:

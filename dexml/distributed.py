@@ -121,6 +121,10 @@ class World:
         _reduce_scatter(out.view(-1), padded.view(-1))
         return out[: bounds[self.rank + 1] - bounds[self.rank]]
 
+    def gather_rows_grad(self, x: Tensor, n: int) -> Tensor:
+        """As `gather_rows`, differentiable: x receives the sum over the ranks of what each does with its rows."""
+        return x if self.size == 1 else _GatherRows.apply(x, n, self)
+
     def broadcast(self, value: T) -> T:
         """Rank 0's value of a small picklable object, on every rank."""
         if self.size == 1:
@@ -151,6 +155,17 @@ class World:
         if problem is not None:
             raise problem
         return result  # type: ignore[return-value]
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, n: int, world: World) -> Tensor:
+        ctx.world = world
+        return world.gather_rows(x, n)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.world.scatter_rows_sum(grads[0]), None, None
 
 
 class GradientReduction:

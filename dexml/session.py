@@ -29,7 +29,7 @@ from dexml.encoders.text import TextEncoder
 from dexml.evaluation.evaluator import EvalSet, Scale, measure
 from dexml.evaluation.metrics import recall_depths
 from dexml.evaluation.propensity import propensity_constants
-from dexml.evaluation.retrieval import Embedder, Predictions, Retriever
+from dexml.evaluation.retrieval import Embedder, Finder, Predictions
 from dexml.heads.base import Head
 from dexml.heads.make import make_head
 from dexml.machine import cores
@@ -153,8 +153,8 @@ class Session:
         """Metrics and predictions of these splits, with the labels embedded once."""
         sets = [self.points(name) for name in names]
         with self.embedding(f"evaluating {' and '.join(names)}", self.head.n_texts, *sets) as embedder:
-            retriever = self.retrieve(embedder)
-            found = {s.name: retriever.search(s.tokens, s.rows, self.cfg.eval_topk, s.filters) for s in sets}
+            finder = self.retrieve(embedder)
+            found = {s.name: finder.search(s.tokens, s.rows, self.cfg.eval_topk, s.filters) for s in sets}
         return {s.name: (self.measure(s, found[s.name]), found[s.name]) for s in sets}
 
     @contextmanager
@@ -168,7 +168,7 @@ class Session:
         size = self.cfg.eval_bsz or 2 * self.cfg.bsz
         return Embedder(self.encoder, self.world, size, self.cfg.token_budget, advance)
 
-    def retrieve(self, embedder: Embedder | None = None) -> Retriever:
+    def retrieve(self, embedder: Embedder | None = None) -> Finder:
         """The labels as the model has them now, ready to be searched."""
         return self.head.retriever(embedder or self.embedder())
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dexml.config import CHECKOUT, FIELDS, Config, ConfigError, config_help, load_config, parse_command_line
+from dexml.configkeys.core import CoreKeys
 
 CONFIGS = CHECKOUT / "configs"
 RUN_FILES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.name != "dataset.yaml")
@@ -67,7 +68,7 @@ def problems(*words: str, files: Sequence[str] = ()) -> list[str]:
 
 
 def test_the_keys_and_defaults_are_those_of_the_table() -> None:
-    defaults = {key: field.default for key, field in FIELDS.items() if key != "desc"}
+    defaults = {key: field.default for key, field in CoreKeys.model_fields.items() if key != "desc"}
     assert defaults == TABLE
     assert all(type(defaults[key]) is type(TABLE[key]) for key in TABLE)
 

@@ -13,7 +13,7 @@ from dexml.configkeys.mhe import MHEKeys
 from dexml.configkeys.plt import PLTKeys
 
 FAMILIES: dict[type[KeyGroup], tuple[str, ...]] = {
-    FeatureKeys: ("lightxml", "mhe"),
+    FeatureKeys: ("lightxml", "mhe", "plt"),
     LightXMLKeys: ("lightxml",),
     MHEKeys: ("mhe",),
     AttentionXMLKeys: ("attentionxml", "bilstm"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +78,28 @@ class Tokens(ABC):
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"rows {wanted.min()}..{wanted.max()} of {len(self)}")
         return wanted
+
+
+class TextTokens(Tokens):
+    """Texts in memory, stripped and cut at `max_len` tokens."""
+
+    def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_len: int) -> None:
+        self._texts, self._tokenizer = texts, RowTokenizer(tokenizer, max_len)
+        self.pad_id = self._tokenizer.pad_id
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256("\n".join(self._texts).encode()).hexdigest()
+
+    @property
+    def lengths(self) -> None:
+        return None
+
+    def gather(self, rows: NDArray[np.integer]) -> tuple[Ids, Ids]:
+        return self._tokenizer.encode([self._texts[i].strip() for i in self._checked(rows)])
 
 
 class OnlineTokens(Tokens):

@@ -173,7 +173,9 @@ def build_encoder(cfg: Config, device: torch.device) -> TextEncoder:
         raise ConfigError(f"tf_max_len: {cfg.tf_max_len} tokens, but '{cfg.tf}' has positions for {limit}: lower it")
     torch.manual_seed(cfg.seed)
     precision = resolve_precision(cfg.precision, cfg.amp_encode, device)
-    encoder = TextEncoder(backbone, cfg.tf_pooler, cfg.bottleneck_dim, cfg.dropout, cfg.norm_embs, precision)
+    encoder = TextEncoder(
+        backbone, cfg.tf_pooler, cfg.bottleneck_dim, cfg.dropout, cfg.normalizes, precision, cfg.pooled_layers
+    )
     if cfg.save and cfg.tf_pooler == "pooler":
         pooling_linear(backbone)  # tells now, not after the training, that there is no way to export it
     if cfg.grad_checkpointing:

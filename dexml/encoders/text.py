@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dexml.config import ConfigError
 from dexml.encoders.chunkmode import ChunkMode
+from dexml.encoders.features import segment_means
 from dexml.encoders.packing import Packing
 
 Pooler = Literal["cls", "mean", "pooler", "last"]
@@ -38,6 +39,9 @@ class TextEncoder(nn.Module):
         dropout: on the pooled (projected) embedding, before normalisation.
         normalize: divide by the L2 norm.
         precision: type of the transformer's arithmetic; pooling and what follows it stay in float32.
+        layers: pool each of so many last layers and join their vectors, the last layer first; 0 for the last alone.
+        segments: beside those the means of so many equal parts of the last layer, see `segment_means`.
+        edges: special tokens at the beginning and the end of every text, which no segment counts.
     """
 
     def __init__(
@@ -48,18 +52,34 @@ class TextEncoder(nn.Module):
         dropout: float = 0.0,
         normalize: bool = True,
         precision: Precision = "fp32",
+        layers: int = 0,
+        segments: int = 0,
+        edges: tuple[int, int] = (1, 1),
     ) -> None:
         super().__init__()
         self.tf = backbone
         hidden = hidden_width(backbone)
-        self.bottleneck = nn.Linear(hidden, bottleneck) if bottleneck else None
-        self.width = bottleneck or hidden
+        self.layers, self.segments, self.edges = layers, segments, edges
+        pooled = hidden * (max(1, layers) + segments)
+        self.bottleneck = nn.Linear(pooled, bottleneck) if bottleneck else None
+        self.width = bottleneck or pooled
         self.pooler, self.dropout, self.normalize, self.precision = pooler, dropout, normalize, precision
         own = getattr(backbone, "pooler", None)
         if pooler == "pooler" and own is None:
             raise ConfigError("tf_pooler: pooler needs a transformer with a pooling layer, this one has none")
+        if pooler == "pooler" and (layers or segments):
+            raise ConfigError("tf_pooler: pooler gives one vector of the last layer; take cls, mean or last")
+        depth = getattr(backbone.config, "num_hidden_layers", layers)
+        if layers > depth:
+            raise ConfigError(f"doc_layers is {layers}, the transformer has {depth}")
         if pooler != "pooler" and isinstance(own, nn.Module):
             own.requires_grad_(False)
+
+    def plain(self) -> TextEncoder:
+        """The same transformer giving one vector, pooled from its last layer; itself where that is what it does."""
+        if not (self.layers or self.segments):
+            return self
+        return TextEncoder(self.tf, self.pooler, normalize=True, precision=self.precision).train(self.training)
 
     @property
     def device(self) -> torch.device:
@@ -75,8 +95,14 @@ class TextEncoder(nn.Module):
         mask_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < lengths_B[:, None]
         with self._mode(keys_B):
             with self._autocast():
-                out = self.tf(input_ids=ids_BT, attention_mask=mask_BT.long())
-            return self._project(self._pool(out, mask_BT, lengths_B))
+                out = self.tf(input_ids=ids_BT, attention_mask=mask_BT.long(), **self._asked)
+            if self.pooler == "pooler":
+                return self._project(_widen(out.pooler_output))
+            vectors = [self._pool(hidden_BTH, mask_BT, lengths_B) for hidden_BTH in self._pooled(out)]
+            if self.segments:
+                text_of, positions = mask_BT.nonzero(as_tuple=True)
+                vectors += [self._segments(out.last_hidden_state[mask_BT], text_of, positions, lengths_B)]
+            return self._project(torch.cat(vectors, 1))
 
     def packed(
         self, ids_N: Tensor, packing: Packing, keys_B: Tensor | None = None, sparse_grad: bool = False
@@ -89,8 +115,12 @@ class TextEncoder(nn.Module):
         positions_N = packing.positions + first_position(self.tf)
         with self._mode(keys_B, packing, sparse_grad):
             with self._autocast():
-                out = self.tf(input_ids=ids_N[None], position_ids=positions_N[None])
-            return self._project(self._pool_packed(out.last_hidden_state[0], packing))
+                out = self.tf(input_ids=ids_N[None], position_ids=positions_N[None], **self._asked)
+            vectors = [self._pool_packed(hidden_1NH[0], packing) for hidden_1NH in self._pooled(out)]
+            if self.segments:
+                places = packing.text_of, packing.positions, torch.from_numpy(packing.lengths)
+                vectors += [self._segments(out.last_hidden_state[0], *places)]
+            return self._project(torch.cat(vectors, 1))
 
     @cached_property
     def packs(self) -> bool:
@@ -131,10 +161,20 @@ class TextEncoder(nn.Module):
         x = F.dropout(x, self.dropout, self.training)
         return F.normalize(x, dim=-1) if self.normalize else x
 
-    def _pool(self, out: Any, mask_BT: Tensor, lengths_B: Tensor) -> Tensor:
-        if self.pooler == "pooler":
-            return _widen(out.pooler_output)
-        hidden_BTH = out.last_hidden_state
+    @property
+    def _asked(self) -> dict[str, bool]:
+        return {"output_hidden_states": True} if self.layers else {}
+
+    def _pooled(self, out: Any) -> list[Tensor]:
+        """Hidden states of the layers that are pooled, the last layer first."""
+        return list(reversed(out.hidden_states[-self.layers :])) if self.layers else [out.last_hidden_state]
+
+    def _segments(self, hidden_NH: Tensor, text_of: Tensor, positions: Tensor, lengths_B: Tensor) -> Tensor:
+        first, last = self.edges
+        inner = (lengths_B - first - last).clamp(min=0)
+        return segment_means(_widen(hidden_NH), text_of, positions - first, inner, self.segments)
+
+    def _pool(self, hidden_BTH: Tensor, mask_BT: Tensor, lengths_B: Tensor) -> Tensor:
         if self.pooler == "cls":
             return _widen(hidden_BTH[:, 0])
         if self.pooler == "last":

@@ -7,6 +7,7 @@ N queries, S items of this rank's shard, D embedding width, K places kept.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -81,7 +82,22 @@ class Searcher(Protocol):
     def search(self, queries: Embeddings, k: int) -> Lists: ...
 
 
-class Retriever:
+class Finder(ABC):
+    """Finds the best of `n_items` items for texts, which are encoded over the ranks."""
+
+    def __init__(self, embedder: Embedder, n_items: int) -> None:
+        self.embedder, self.world, self.n_items = embedder, embedder.world, n_items
+
+    def search(self, tokens: Tokens, rows: Ints, k: int, filters: csr_matrix | None = None) -> Predictions:
+        """The best k items of each of `rows` [N], without the cells of `filters` [N, items]."""
+        return search_together([Wanted(self, k, filters)], tokens, rows)[0]
+
+    @abstractmethod
+    def search_vectors(self, query_ND: Embeddings, k: int) -> Lists:
+        """The best k items of each query, which are the same on every rank: ids and scores [N, k]."""
+
+
+class Retriever(Finder):
     """Vectors of items, a shard on each rank, searched exactly for any number of query sets.
 
     Args:
@@ -90,7 +106,7 @@ class Retriever:
     """
 
     def __init__(self, embedder: Embedder, item_SD: torch.Tensor, n_items: int) -> None:
-        self.embedder, self.world, self.n_items = embedder, embedder.world, n_items
+        super().__init__(embedder, n_items)
         self.item_SD = item_SD.cpu()
         self.first = self.world.span(n_items).start
         """id of the first item of this rank's searcher"""
@@ -114,12 +130,7 @@ class Retriever:
         other.first, other.searcher = 0, made[0] if made else None
         return other
 
-    def search(self, tokens: Tokens, rows: Ints, k: int, filters: csr_matrix | None = None) -> Predictions:
-        """The best k items of each of `rows` [N], without the cells of `filters` [N, items]."""
-        return search_together([Wanted(self, k, filters)], tokens, rows)[0]
-
     def search_vectors(self, query_ND: Embeddings, k: int) -> Lists:
-        """The best k items of each query, which are the same on every rank: ids and scores [N, k]."""
         ids = np.full((len(query_ND), k), -1, np.int64)
         scores = np.full((len(query_ND), k), -np.inf, np.float32)
         if self.searcher is not None:
@@ -133,22 +144,22 @@ class Retriever:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a retriever: k items a query, without the cells of `filters` [N, items]."""
+    """What is asked of a finder: k items a query, without the cells of `filters` [N, items]."""
 
-    retriever: Retriever
+    finder: Finder
     k: int
     filters: csr_matrix | None = None
 
     @property
     def fetch(self) -> int:
         more = filter_overfetch(self.filters) if self.filters is not None else 0
-        return min(self.k + more, self.retriever.n_items)
+        return min(self.k + more, self.finder.n_items)
 
     def finish(self, parts: Sequence[Lists]) -> Predictions:
         """The lists of all blocks, filtered and cut."""
         ids, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if self.filters is not None:
-            ids, scores = apply_filters(ids, scores, self.filters, min(self.k, self.retriever.n_items))
+            ids, scores = apply_filters(ids, scores, self.filters, min(self.k, self.finder.n_items))
         return Predictions(ids, scores)
 
 
@@ -156,7 +167,7 @@ def search_together(wanted: Sequence[Wanted], tokens: Tokens, rows: Ints) -> lis
     """Answers for `rows` [N] of queries, encoded once, block by block."""
     parts: list[list[Lists]] = [[] for _ in wanted]
     for begin in range(0, len(rows), BLOCK):
-        query_ND = wanted[0].retriever.embedder.whole(tokens, rows[begin : begin + BLOCK])
+        query_ND = wanted[0].finder.embedder.whole(tokens, rows[begin : begin + BLOCK])
         for part, one in zip(parts, wanted, strict=True):
-            part.append(one.retriever.search_vectors(query_ND, one.fetch))
+            part.append(one.finder.search_vectors(query_ND, one.fetch))
     return [one.finish(part) for part, one in zip(parts, wanted, strict=True)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from dexml.config import Config
 from dexml.data.batching import Batch, Ints
@@ -18,7 +18,7 @@ from dexml.data.dataset import Split
 from dexml.data.tokens import Tokens
 from dexml.distributed import GradientReduction
 from dexml.encoders.text import TextEncoder
-from dexml.evaluation.retrieval import Embedder, Retriever
+from dexml.evaluation.retrieval import Embedder, Finder
 from dexml.labels.gradcache import TextSide
 from dexml.labels.policy import LabelSide
 from dexml.labels.positives import Cells
@@ -28,6 +28,8 @@ OpenTokens = Callable[[str], Tokens]
 """The token store of `trn` or `labels`; the first to ask has it made, so every rank asks in the same order."""
 Groups = list[dict[str, Any]]
 """Parameter groups of an optimiser; `lr` is the peak rate before `lr_scaling`."""
+BundleWriter = Callable[[Path, Mapping[str, str]], None]
+"""Writes what a head keeps in a bundle, given its folder and the SHA-256 of the files that are there already."""
 OFF = Stopwatch()
 
 
@@ -36,9 +38,15 @@ class Prepared:
     """All of a batch that can be made ready before its step: it depends on no weights."""
 
     batch: Batch
+    queries: TextSide
+
+
+@dataclass(frozen=True)
+class PreparedPool(Prepared):
+    """A batch that is compared with the labels of a pool."""
+
     cells: Cells
     pool: Ints
-    queries: TextSide
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,10 @@ class Head(Protocol):
     encoder: TextEncoder
     side: LabelSide
     """which labels a step compares with, after `learn_from`; its memory goes into checkpoints"""
+
+    @property
+    def model(self) -> Module:
+        """What every rank holds: the encoder, with what stands beside it."""
 
     @property
     def shared(self) -> list[Parameter]:
@@ -98,11 +110,11 @@ class Head(Protocol):
         With `reduction` nothing is added after this, and the sum of the shared part may begin.
         """
 
-    def retriever(self, embedder: Embedder) -> Retriever:
-        """Exact search for the best labels of texts with the weights as they are now; of equals the smaller id first.
+    def retriever(self, embedder: Embedder) -> Finder:
+        """Exact search for the best labels with the weights as they are now; of equals the smaller id first."""
 
-        Its items are what a bundle keeps for every label.
-        """
+    def bundle(self, embedder: Embedder) -> BundleWriter:
+        """Gathers over the ranks what a bundle keeps beside the encoder; rank 0 writes it."""
 
     def load_bundle(self, folder: Path, label_texts: Iterable[str]) -> None:
         """Reads what the bundle in `folder` holds beside the encoder, to predict labels of these texts.

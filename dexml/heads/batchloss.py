@@ -16,7 +16,7 @@ from dexml.data.tokens import Tokens
 from dexml.distributed import World
 from dexml.encoders.memory import activation_budget, activation_bytes
 from dexml.encoders.text import TextEncoder
-from dexml.heads.base import Prepared
+from dexml.heads.base import PreparedPool
 from dexml.labels.correction import LogQ
 from dexml.labels.gradcache import Chunking, TextSide
 from dexml.labels.policy import make_label_side
@@ -67,7 +67,7 @@ class BatchLoss:
     def cells(self, batch: Batch) -> Cells:
         return batch_cells(self.split.relevance, self.split.filters, batch, self.take, self.cfg.seed)
 
-    def of(self, query_BD: Tensor, label_SD: Tensor, ready: Prepared) -> tuple[TiledResult, Tensor]:
+    def of(self, query_BD: Tensor, label_SD: Tensor, ready: PreparedPool) -> tuple[TiledResult, Tensor]:
         """Loss and gradients; the second is the gradient of this rank's queries [B, D]."""
         cfg, batch, pool = self.cfg, ready.batch, ready.pool
         query_GD = self.world.gather_rows(query_BD, len(batch.points))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from dexml.config import Config
 from dexml.data.batching import Batch
@@ -18,9 +18,10 @@ from dexml.data.dataset import Split
 from dexml.distributed import GradientReduction, World
 from dexml.encoders.text import TextEncoder
 from dexml.evaluation.retrieval import Embedder, Retriever
-from dexml.heads.base import OFF, Groups, OpenTokens, Prepared, StepStats, decayed, trained
+from dexml.heads.base import OFF, BundleWriter, Groups, OpenTokens, PreparedPool, StepStats, decayed, trained
 from dexml.heads.batchloss import QUERIES, BatchLoss, Texts
 from dexml.heads.rows import LabelRows, random_rows
+from dexml.hub.bundle import vectors_writer
 from dexml.stopwatch import Stopwatch
 
 
@@ -32,6 +33,10 @@ class Classifier:
     def __init__(self, cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> None:
         self.cfg, self.encoder, self.n_labels, self.tokens, self.world = cfg, encoder, n_labels, tokens, world
         self.rows = LabelRows(cfg, encoder, n_labels, world)
+
+    @property
+    def model(self) -> Module:
+        return self.encoder
 
     @property
     def shared(self) -> list[Parameter]:
@@ -58,15 +63,19 @@ class Classifier:
     def param_groups(self) -> Groups:
         return decayed(self.shared, self.cfg, self.cfg.lr) + self.rows.groups()
 
-    def prepare(self, batch: Batch) -> Prepared:
+    def prepare(self, batch: Batch) -> PreparedPool:
         cells = self.loss.cells(batch)
         points = batch.points[self.world.span(len(batch.points))]
         queries = self.texts.of(batch, QUERIES, self.query_tokens, points)
         self.texts.keep_what_fits(queries)
-        return Prepared(batch, cells, self.side.pool(batch, cells), queries)
+        return PreparedPool(batch, queries, cells, self.side.pool(batch, cells))
 
     def accumulate(
-        self, ready: Prepared, scale: float = 1.0, watch: Stopwatch = OFF, reduction: GradientReduction | None = None
+        self,
+        ready: PreparedPool,
+        scale: float = 1.0,
+        watch: Stopwatch = OFF,
+        reduction: GradientReduction | None = None,
     ) -> StepStats:
         with watch.phase("encode queries"):
             query_BD = ready.queries.embed()
@@ -79,6 +88,9 @@ class Classifier:
 
     def retriever(self, embedder: Embedder) -> Retriever:
         return Retriever(embedder, self.rows.weight_SD.detach().float(), self.n_labels)
+
+    def bundle(self, embedder: Embedder) -> BundleWriter:
+        return vectors_writer(self.retriever(embedder).all_items())
 
     def load_bundle(self, folder: Path, label_texts: Iterable[str]) -> None:
         self.rows.read_bundle(folder, label_texts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 from dexml.config import Config
 from dexml.data.batching import Batch
@@ -15,14 +15,15 @@ from dexml.data.dataset import Split
 from dexml.distributed import GradientReduction, World
 from dexml.encoders.text import TextEncoder
 from dexml.evaluation.retrieval import Embedder, Retriever
-from dexml.heads.base import OFF, Groups, OpenTokens, Prepared, StepStats, decayed, trained
+from dexml.heads.base import OFF, BundleWriter, Groups, OpenTokens, PreparedPool, StepStats, decayed, trained
 from dexml.heads.batchloss import LABELS, QUERIES, BatchLoss, Texts
+from dexml.hub.bundle import vectors_writer
 from dexml.labels.gradcache import TextSide
 from dexml.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
-class PreparedTexts(Prepared):
+class PreparedTexts(PreparedPool):
     labels: TextSide
 
 
@@ -31,6 +32,10 @@ class DualEncoder:
 
     def __init__(self, cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> None:
         self.cfg, self.encoder, self.n_texts, self.tokens, self.world = cfg, encoder, n_labels, tokens, world
+
+    @property
+    def model(self) -> Module:
+        return self.encoder
 
     @property
     def shared(self) -> list[Parameter]:
@@ -58,7 +63,7 @@ class DualEncoder:
         queries = self.texts.of(batch, QUERIES, self.query_tokens, points)
         labels = self.texts.of(batch, LABELS, self.label_tokens, pool[self.world.span(len(pool))])
         self.texts.keep_what_fits(queries, labels)
-        return PreparedTexts(batch, cells, pool, queries, labels)
+        return PreparedTexts(batch, queries, cells, pool, labels)
 
     def accumulate(
         self,
@@ -92,6 +97,9 @@ class DualEncoder:
 
     def retriever(self, embedder: Embedder) -> Retriever:
         return Retriever.of_texts(embedder, self.tokens("labels"))
+
+    def bundle(self, embedder: Embedder) -> BundleWriter:
+        return vectors_writer(self.retriever(embedder).all_items())
 
     def load_bundle(self, folder: Path, label_texts: Iterable[str]) -> None:
         """Nothing: any text can be a label."""

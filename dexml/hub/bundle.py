@@ -8,13 +8,15 @@ labels.txt                        one label text a line, in the order of the ids
 label_embeddings.safetensors      `labels` float32 [L, D]
 index/                            the LabelIndex over them; its `meta` holds the digests of the files above that decide
                                   a prediction
+head.safetensors                  instead of the last two where labels are found by layers of their own, and a tree
+                                  beside it where there is one; its metadata holds the digests
 ```
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,33 +28,31 @@ from safetensors.numpy import save_file
 from dexml.config import Config
 from dexml.data.files import DataError, sha256
 from dexml.data.textfile import Lines
+from dexml.data.tokens import TextTokens
 from dexml.encoders.encoder import Encoder
 from dexml.evaluation.calibration import RIVALS, Calibration
 from dexml.evaluation.export import prediction_lines
-from dexml.evaluation.retrieval import Predictions
+from dexml.evaluation.retrieval import Finder, Predictions
 from dexml.index import LabelIndex
 
-CALIBRATION = "calibration.json"
-LABELS, EMBEDDINGS = "labels.txt", "label_embeddings.safetensors"
-PARTS = ("modules.json", LABELS, EMBEDDINGS, "index")
+CALIBRATION, SETTINGS = "calibration.json", "dexml.yaml"
+LABELS, EMBEDDINGS, HEAD = "labels.txt", "label_embeddings.safetensors", "head.safetensors"
+COMMON = ("modules.json", LABELS)
 
 
 def fill_bundle(
     folder: Path,
     encoder: Encoder,
     label_texts: Sequence[str],
-    embeddings: NDArray[np.float32],
+    write_head: Callable[[Path, Mapping[str, str]], None],
     cfg: Config,
     calibration: Calibration | None = None,
 ) -> None:
-    """Writes encoder, labels [L], their embeddings [L, D] and the flat index over them into the new `folder`.
+    """Writes encoder, labels [L] and what `Head.bundle` gave into the new `folder`.
 
     Raises:
-        DataError: as many labels as embeddings are needed, of the encoder's width, and no label of two lines.
+        DataError: labels and head do not belong together, or a label has two lines.
     """
-    wanted = (len(label_texts), encoder.width)
-    if embeddings.shape != wanted:
-        raise DataError(f"{folder}: the label embeddings have shape {embeddings.shape}, not {wanted}")
     for i, text in enumerate(label_texts):
         if "\n" in text:
             raise DataError(f"{folder}: label {i} ({text[:40]!r}) holds a line break; labels.txt has one label a line")
@@ -60,11 +60,23 @@ def fill_bundle(
     with (folder / LABELS).open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{text}\n" for text in label_texts)
     digests = {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-    cfg.dump(folder / "dexml.yaml")
+    cfg.dump(folder / SETTINGS)
     if calibration is not None:
         (folder / CALIBRATION).write_text(json.dumps(calibration.to_dict(), indent=1) + "\n", encoding="utf-8")
-    save_file({"labels": np.ascontiguousarray(embeddings)}, folder / EMBEDDINGS)
-    LabelIndex.build(embeddings, meta={"sha256": digests}).save(folder / "index")
+    write_head(folder, digests)
+
+
+def vectors_writer(label_LD: NDArray[np.float32]) -> Callable[[Path, Mapping[str, str]], None]:
+    """Writes label embeddings and the flat index over them into a bundle."""
+
+    def write(folder: Path, digests: Mapping[str, str]) -> None:
+        n = len(read_labels(folder))
+        if len(label_LD) != n:
+            raise DataError(f"{folder}: there are {len(label_LD)} label embeddings for {n} labels")
+        save_file({"labels": np.ascontiguousarray(label_LD)}, folder / EMBEDDINGS)
+        LabelIndex.build(label_LD, meta={"sha256": dict(digests)}).save(folder / "index")
+
+    return write
 
 
 @dataclass(frozen=True)
@@ -73,9 +85,12 @@ class Bundle:
 
     encoder: Encoder
     labels: Sequence[str]
-    index: LabelIndex
+    index: LabelIndex | None
+    """None: labels are found by a head with layers of its own."""
     calibration: Calibration | None = None
     """None: the scores say nothing about probabilities."""
+    finder: Finder | None = None
+    """Such a head at work."""
 
     @classmethod
     def load(
@@ -87,11 +102,22 @@ class Bundle:
             DataError, LabelIndexError, ConfigError: a file is missing, changed or does not belong to the others.
         """
         folder = Path(folder)
-        missing = [name for name in PARTS if not (folder / name).exists()]
+        headed = (folder / HEAD).exists()
+        missing = [
+            name
+            for name in (*COMMON, *([SETTINGS] if headed else [EMBEDDINGS, "index"]))
+            if not (folder / name).exists()
+        ]
         if missing:
             raise DataError(f"{folder} is no bundle: {', '.join(missing)} missing; training writes one to <run>/best")
-        index, labels = LabelIndex.load(folder / "index"), read_labels(folder)
-        _check_digests(folder, index.meta.get("sha256", {}))
+        labels = read_labels(folder)
+        if headed:
+            from dexml.hub.headed import load_headed
+
+            encoder, finder = load_headed(folder, labels, device, amp, trust_remote_code)
+            return cls(encoder, labels, None, read_calibration(folder), finder)
+        index = LabelIndex.load(folder / "index")
+        check_digests(folder, index.meta.get("sha256", {}))
         encoder = Encoder.load(folder, device=device, amp=amp, trust_remote_code=trust_remote_code)
         if index.width != encoder.width:
             raise DataError(f"{folder}: the index is {index.width} wide, the encoder {encoder.width}: export it again")
@@ -100,8 +126,16 @@ class Bundle:
         return cls(encoder, labels, index, read_calibration(folder))
 
     def search(self, texts: Sequence[str], k: int = 5) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The best k labels of each of N texts: ids and scores (inner products) [N, k], padded with -1 and -inf."""
-        return self.index.search(self.encoder.encode(texts), min(k, len(self.index)))
+        """The best k labels of each of N texts: ids and scores [N, k], padded with -1 and -inf.
+
+        Scores are inner products, or what the head gives.
+        """
+        if self.index is not None:
+            return self.index.search(self.encoder.encode(texts), min(k, len(self.index)))
+        assert self.finder is not None
+        tokens = TextTokens(texts, self.encoder.tokenizer, self.encoder.max_len)
+        found = self.finder.search(tokens, np.arange(len(texts)), min(k, len(self.labels)))
+        return found.ids, found.scores
 
     def predict(
         self, texts: Sequence[str], k: int = 5, threshold: float | None = None
@@ -161,7 +195,7 @@ def read_calibration(folder: Path) -> Calibration | None:
         raise DataError(f"{path}: {error}: delete it to go without probabilities, or copy it again") from error
 
 
-def _check_digests(folder: Path, digests: dict[str, str]) -> None:
+def check_digests(folder: Path, digests: dict[str, str]) -> None:
     for name, digest in digests.items():
         if not (folder / name).is_file():
             raise DataError(f"{folder / name} is missing: copy the whole folder again")

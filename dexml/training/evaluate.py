@@ -13,7 +13,7 @@ from dexml.encoders.weights import load_weights
 from dexml.evaluation.calibration import RIVALS, Calibration
 from dexml.evaluation.evaluator import measure_fully
 from dexml.evaluation.export import prediction_lines, write_lines
-from dexml.evaluation.retrieval import Predictions, Wanted, search_together
+from dexml.evaluation.retrieval import Predictions, Retriever, Wanted, search_together
 from dexml.hub.bundle import read_calibration
 from dexml.index import LabelIndex, recall_at
 from dexml.index.kinds import check_kind
@@ -46,6 +46,8 @@ class Evaluation:
         """Before long work: ConfigError, LabelIndexError, OSError for what would come to nothing in the end."""
         if self.index:
             check_kind(self.index, "asked for")
+            if not self.target.cfg.net.startswith("dist-"):
+                raise ConfigError(f"--index is for models with a vector for every label, not for {self.target.cfg.net}")
             if self.target.cfg.predict_mode != "labels":
                 raise ConfigError(f"--index {self.index} searches labels: it goes with --predict_mode labels")
         if self.predictions is not None and not self.predictions.absolute().parent.is_dir():
@@ -88,6 +90,7 @@ def _with_index(session: Session, split: str, kind: str) -> dict[str, Scored]:
     points, k = session.points(split), session.cfg.eval_topk
     with session.embedding(f"evaluating {split}", session.head.n_texts, points) as embedder:
         exact = session.retrieve(embedder)
+        assert isinstance(exact, Retriever)
         other = exact.through(lambda label_LD: LabelIndex.build(label_LD, kind=kind))
         lists = search_together(
             [Wanted(each, k, points.filters) for each in (exact, other)], points.tokens, points.rows

@@ -20,7 +20,7 @@ from dexml.config import Config, ConfigError
 from dexml.data.batching import Ints
 from dexml.evaluation.evaluator import EvalSet
 from dexml.evaluation.knn import Vote
-from dexml.evaluation.retrieval import Predictions, Retriever, Wanted, search_together
+from dexml.evaluation.retrieval import Finder, Predictions, Retriever, Wanted, search_together
 from dexml.session import Session
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _look(session: Session, names: Iterable[str], k: int) -> dict[str, Seen]:
         return {points.name: _search(session, points, labels, memory, k) for points in sets}
 
 
-def _search(session: Session, points: EvalSet, labels: Retriever, memory: Retriever, k: int) -> Seen:
+def _search(session: Session, points: EvalSet, labels: Finder, memory: Retriever, k: int) -> Seen:
     asked = [Wanted(labels, session.cfg.eval_topk, points.filters)]
     asked += [Wanted(memory, k, _itself(points, session.train_rows))]
     return Seen(points, *search_together(asked, points.tokens, points.rows))

@@ -54,12 +54,12 @@ def export(session: Session, folder: RunFolder, calibration: Calibration | None 
     """
     cfg = session.cfg
     session.encoder.precision = "fp32"
-    embeddings = session.retrieve().all_items()
+    write_head = session.head.bundle(session.embedder())
 
     def write() -> None:
-        encoder = Encoder(session.encoder, load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
+        encoder = Encoder(session.encoder.plain(), load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
         texts = session.dataset.label_texts
-        write_directory(folder.best, lambda path: fill_bundle(path, encoder, texts, embeddings, cfg, calibration))
+        write_directory(folder.best, lambda path: fill_bundle(path, encoder, texts, write_head, cfg, calibration))
         log.info("bundle: %s", folder.best)
 
     session.world.on_main(write)

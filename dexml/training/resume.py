@@ -63,11 +63,11 @@ class Checkpoints:
 
     def load_best(self, state: TrainState) -> None:
         """The weights of the best model so far."""
-        load_weights(self.best(state), self.head.encoder, self.head.own, self.world.rank)
+        load_weights(self.best(state), self.head.model, self.head.own, self.world.rank)
 
     def restore(self, path: Path) -> TrainState:
         """Puts everything back as it was."""
-        state = load_checkpoint(path, self.head.encoder, self.stepper.optimizer, self.world.rank, self.head.own)
+        state = load_checkpoint(path, self.head.model, self.stepper.optimizer, self.world.rank, self.head.own)
         self.head.side.load(path)
         if not self.world.is_main:
             state.cost = {}  # rank 0 has what all have spent
@@ -91,7 +91,7 @@ class Checkpoints:
                     shard_path(self._aside, rank).rename(shard_path(path, rank))
 
         def write() -> None:
-            model, optimizer, own = self.head.encoder, self.stepper.optimizer, self.head.own
+            model, optimizer, own = self.head.model, self.stepper.optimizer, self.head.own
             save_checkpoint(self.folder, state, model, optimizer, rng, extra, own)
             prune(self.folder, self.cfg.save_keep)
 

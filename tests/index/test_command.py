@@ -12,7 +12,7 @@ from dexml import Encoder, load_config
 from dexml.cli import main
 from dexml.data.tokenizer import load_tokenizer
 from dexml.encoders.pretrained import build_encoder
-from dexml.hub.bundle import Bundle, fill_bundle
+from dexml.hub.bundle import Bundle, fill_bundle, vectors_writer
 from dexml.index import LabelIndex
 from tests.helpers.models import write_config
 from tests.index.clouds import clouds
@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cfg = load_config([write_config(root, bottleneck_dim=8)])
     encoder = Encoder(build_encoder(cfg, torch.device("cpu")), load_tokenizer(cfg.tf), cfg.tf_max_len)
     (root / "best").mkdir()
-    fill_bundle(root / "best", encoder, [f"label {i}" for i in range(400)], clouds(400, width=8), cfg)
+    fill_bundle(root / "best", encoder, [f"label {i}" for i in range(400)], vectors_writer(clouds(400, width=8)), cfg)
     return root
 
 
