@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dexml.config import ConfigError
 from dexml.data.batching import Ints
+from dexml.data.hubfolder import Download
 from dexml.data.tokenizer import RowTokenizer, load_tokenizer
 from dexml.encoders.directory import Layout, pooling_linear, read_layout, write_layout
 from dexml.encoders.encode import embed
@@ -47,6 +48,7 @@ class Encoder:
         max_len: int = 128,
         amp: bool = False,
         trust_remote_code: bool = False,
+        **download: Unpack[Download],
     ) -> Encoder:
         """Reads a folder, a Hub id or `package:<python package>/<folder>`.
 
@@ -54,12 +56,13 @@ class Encoder:
             pooler, max_len: for a plain transformers directory, whose vectors are then normalised; a
                 sentence-transformers directory tells its own.
             amp: half precision where the processor has it.
+            download: revision, token, cache_dir, local_files_only, for a Hub id.
         Raises:
             ConfigError, DataError: nothing there; unreadable or pickled weights; modules other than transformer,
                 pooling, dense, normalize; code that comes with the model, unless trusted.
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        folder = model_folder(str(path), trust_remote_code=trust_remote_code)
+        folder = model_folder(str(path), trust_remote_code=trust_remote_code, **download)
         layout = read_layout(folder) or Layout(folder, pooler, normalize=True, max_len=max_len)
         backbone = load_backbone(
             str(layout.transformer), pooling_layer=layout.pooler == "pooler", trust_remote_code=trust_remote_code

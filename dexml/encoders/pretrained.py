@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from safetensors import SafetensorError
@@ -16,12 +16,13 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 from transformers.utils import logging as transformers_logging
 
 from dexml.config import Config, ConfigError
+from dexml.data.hubfolder import PASSIVE, Download, HubError, first_line, hub_folder
 from dexml.data.package import resolve_model
 from dexml.encoders.directory import pooling_linear
 from dexml.encoders.text import Precision, TextEncoder, first_position, position_table
 
 
-def model_folder(name: str, *, trust_remote_code: bool = False) -> Path:
+def model_folder(name: str, *, trust_remote_code: bool = False, **download: Unpack[Download]) -> Path:
     """The folder of the model `name`, downloaded if it is a Hub id: no pickle, and no code unless trusted.
 
     Raises:
@@ -30,13 +31,10 @@ def model_folder(name: str, *, trust_remote_code: bool = False) -> Path:
     place = resolve_model(name, check=True)
     if Path(place).is_dir():
         return Path(place)
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", *["*.py"] * trust_remote_code]
     try:
-        return Path(snapshot_download(place, allow_patterns=wanted))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model '{name}': no such folder here, and none from the Hub: {_line(error)}") from error
+        return hub_folder(place, [*PASSIVE, *["*.py"] * trust_remote_code], **download)
+    except HubError as error:
+        raise ConfigError(f"model '{name}': no such folder here, and none from the Hub: {error}") from error
 
 
 def load_backbone(
@@ -56,7 +54,7 @@ def load_backbone(
         with quiet():
             model, report = _from_pretrained(folder, pooling_layer, dropout, trust_remote_code)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"tf: cannot load the model '{name}': {_line(error)}") from error
+        raise ConfigError(f"tf: cannot load the model '{name}': {first_line(error)}") from error
     # transformers would go on with random numbers; a pooling layer may be absent where nothing uses it
     absent = sorted(key for key in report["missing_keys"] if pooling_layer or not key.startswith("pooler."))
     if absent:
@@ -130,10 +128,6 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def position_limit(backbone: nn.Module) -> int | None:

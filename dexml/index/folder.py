@@ -8,16 +8,28 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from dexml.data.files import atomic_write, sha256
+from dexml.data.hubfolder import Download, HubError, hub_folder
 from dexml.index.kinds import KINDS, check_kind
 from dexml.index.rows import LabelIndexError, nested
 
 FORMAT = "dexml-label-index"
 VERSION = 2  # 1 had flat indexes only, without digest and parameters
 MANIFEST = "index.json"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DATA_NAME = re.compile(r"vectors-(\d+)\.faiss")
+
+
+def index_folder(source: Path, **download: Unpack[Download]) -> Path:
+    """The folder of an index: `source` itself, `index/` in a bundle, or that of a bundle on the Hub."""
+    if not source.exists() and HUB_ID.fullmatch(str(source)):
+        try:
+            return hub_folder(str(source), ["index/*"], **download) / "index"
+        except HubError as error:
+            raise LabelIndexError(f"{source}: no such folder here, and none from the Hub: {error}") from error
+    return source if (source / MANIFEST).exists() or not (source / "index").is_dir() else source / "index"
 
 
 def write_folder(folder: Path, index: Any, facts: Mapping[str, Any], meta: Mapping[str, Any]) -> None:

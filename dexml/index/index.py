@@ -9,7 +9,8 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from dexml.index.folder import MANIFEST, check_meta, read_folder, write_folder
+from dexml.data.hubfolder import Download
+from dexml.index.folder import MANIFEST, check_meta, index_folder, read_folder, write_folder
 from dexml.index.kinds import KINDS, Parameters, check_kind, settle
 from dexml.index.rows import LabelIndexError
 from dexml.index.search import Find, Ids, Scores, Source, as_embeddings, search_blocks
@@ -197,14 +198,21 @@ class LabelIndex:
         return {**facts, "width": self.width, "count": len(self), "ids_sha256": checksum}
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> "LabelIndex":
-        """Read what `save` wrote; LabelIndexError for a missing, foreign, cut or contradicting file."""
-        faiss_index, manifest = read_folder(Path(folder))
+    def load(cls, source: str | os.PathLike[str], **download: Unpack[Download]) -> "LabelIndex":
+        """Read what `save` wrote, from its folder, a bundle or a bundle's Hub id.
+
+        Args:
+            download: revision, token, cache_dir, local_files_only, for a Hub id.
+        Raises:
+            LabelIndexError: a missing, foreign, cut or contradicting file.
+        """
+        folder = index_folder(Path(source), **download)
+        faiss_index, manifest = read_folder(folder)
         index = cls(faiss_index, manifest["kind"], manifest["meta"])
         for key, value in index._facts().items():
             if manifest.get(key, {} if manifest["version"] == 1 else None) != value:
                 raise LabelIndexError(
-                    f"{Path(folder) / manifest['file']}: {key} is {value!r}, {MANIFEST} says {manifest.get(key)!r}: "
+                    f"{folder / manifest['file']}: {key} is {value!r}, {MANIFEST} says {manifest.get(key)!r}: "
                     "the two files do not belong together, build the index again"
                 )
         return index
