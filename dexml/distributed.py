@@ -121,6 +121,22 @@ class World:
         _reduce_scatter(out.view(-1), padded.view(-1))
         return out[: bounds[self.rank + 1] - bounds[self.rank]]
 
+    def sum_sparse(self, x: Tensor) -> Tensor:
+        """Adds sparse tensors with any rows [R, ...] over the ranks: coalesced, the same on every rank."""
+        x = x.coalesce()
+        if self.size == 1:
+            return x
+        counts = self.gather(torch.tensor(x._nnz(), device=x.device)).tolist()
+        most = max(counts)
+
+        def all_of(part: Tensor) -> Tensor:
+            padded = part.new_zeros((most, *part.shape[1:]))
+            padded[: len(part)] = part
+            return torch.cat([rows[:n] for rows, n in zip(self.gather(padded), counts, strict=True)])
+
+        rows, values = all_of(x.indices()[0]), all_of(x.values())
+        return torch.sparse_coo_tensor(rows[None], values, x.shape, is_coalesced=False).coalesce()
+
     def gather_rows_grad(self, x: Tensor, n: int) -> Tensor:
         """As `gather_rows`, differentiable: x receives the sum over the ranks of what each does with its rows."""
         return x if self.size == 1 else _GatherRows.apply(x, n, self)
@@ -168,6 +184,10 @@ class _GatherRows(torch.autograd.Function):
         return ctx.world.scatter_rows_sum(grads[0]), None, None
 
 
+class RowTable(torch.nn.Parameter):
+    """A table that every rank holds and of which a step touches few rows: its gradient is sparse and names them."""
+
+
 class GradientReduction:
     """The sum of gradients over the ranks, begun while later gradients are still being computed.
 
@@ -182,7 +202,8 @@ class GradientReduction:
         self._parts: list[list[int]] = [[] for _ in range(self.PARTS)]
         total, before = sum(p.numel() for p in self.parameters), 0
         for place in reversed(range(len(self.parameters))):
-            self._parts[self.PARTS * before // total].append(place)
+            if not isinstance(self.parameters[place], RowTable):
+                self._parts[self.PARTS * before // total].append(place)
             before += self.parameters[place].numel()
         self._begin()
 
@@ -206,7 +227,7 @@ class GradientReduction:
         """Leaves the sum over the ranks in every `.grad`."""
         for place, p in enumerate(self.parameters):
             if p.grad is None:
-                p.grad = torch.zeros_like(p)
+                p.grad = torch.zeros_like(p, layout=torch.sparse_coo if isinstance(p, RowTable) else None)
             if self.world.size > 1:
                 self.ready(place)
         for part, flat, work in self._sent:
@@ -214,6 +235,9 @@ class GradientReduction:
                 work.wait()
             for p, grad in zip(part, flat.split([p.numel() for p in part]), strict=True):
                 p.grad = grad.view_as(p)
+        for p in self.parameters:
+            if isinstance(p, RowTable):
+                p.grad = self.world.sum_sparse(p.grad)
         self._begin()
 
 

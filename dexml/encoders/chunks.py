@@ -41,7 +41,9 @@ class Chunks:
         self.encoder, self.flat, self.pad_id = encoder, flat, pad_id
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
         self.workers, self.threads = workers(encoder)
-        sizes = np.maximum(lengths, 1).astype(np.int64)
+        self.sizes: Ints = np.maximum(lengths, 1).astype(np.int64)
+        """[n] tokens of each text; one of none is a padding token"""
+        sizes = self.sizes
         share = max(1, max_rows // self.workers), max(1, token_budget // self.workers)
         if encoder.packs:
             self.parts = even_chunks(sizes, share[0], min(share[1], PACKED_TOKENS), self.workers)
@@ -78,13 +80,21 @@ class Chunks:
         shares = [done.result() for done in at_work]
         return [shares[i % busy][i // busy] for i in range(len(self.parts))]
 
+    def rows(self, part: Ints) -> Ints:
+        """The rows that texts have in what `join` gives: one a text, or one a token of an encoder of states."""
+        if not self.encoder.states:
+            return part
+        ends = np.cumsum(self.sizes[part])
+        first = (np.cumsum(self.sizes) - self.sizes)[part]
+        return np.repeat(first - (ends - self.sizes[part]), self.sizes[part]) + np.arange(ends[-1])
+
     def join(self, parts: list[Tensor]) -> Tensor:
-        """[n, D] in the order of the texts from the embeddings of each part."""
+        """[n, D] in the order of the texts from the embeddings of each part; of states all tokens, text by text."""
         if not parts:
             dtype = torch.float64 if next(self.encoder.parameters()).dtype == torch.float64 else torch.float32
             return torch.zeros((0, self.encoder.width), device=self.encoder.device, dtype=dtype)
         rows = torch.cat(parts)
-        order = torch.from_numpy(np.concatenate(self.parts)).to(rows.device)
+        order = torch.from_numpy(np.concatenate([self.rows(part) for part in self.parts])).to(rows.device)
         return torch.empty_like(rows).index_copy(0, order, rows)
 
 

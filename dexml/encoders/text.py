@@ -44,6 +44,9 @@ class TextEncoder(nn.Module):
         edges: special tokens at the beginning and the end of every text, which no segment counts.
     """
 
+    states = False
+    """True where the output is not a row a text but one a token, text by text: see `StateEncoder`."""
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -97,7 +100,7 @@ class TextEncoder(nn.Module):
             with self._autocast():
                 out = self.tf(input_ids=ids_BT, attention_mask=mask_BT.long(), **self._asked)
             if self.pooler == "pooler":
-                return self._project(_widen(out.pooler_output))
+                return self._project(widen(out.pooler_output))
             vectors = [self._pool(hidden_BTH, mask_BT, lengths_B) for hidden_BTH in self._pooled(out)]
             if self.segments:
                 text_of, positions = mask_BT.nonzero(as_tuple=True)
@@ -172,22 +175,22 @@ class TextEncoder(nn.Module):
     def _segments(self, hidden_NH: Tensor, text_of: Tensor, positions: Tensor, lengths_B: Tensor) -> Tensor:
         first, last = self.edges
         inner = (lengths_B - first - last).clamp(min=0)
-        return segment_means(_widen(hidden_NH), text_of, positions - first, inner, self.segments)
+        return segment_means(widen(hidden_NH), text_of, positions - first, inner, self.segments)
 
     def _pool(self, hidden_BTH: Tensor, mask_BT: Tensor, lengths_B: Tensor) -> Tensor:
         if self.pooler == "cls":
-            return _widen(hidden_BTH[:, 0])
+            return widen(hidden_BTH[:, 0])
         if self.pooler == "last":
             rows = torch.arange(len(hidden_BTH), device=hidden_BTH.device)
-            return _widen(hidden_BTH[rows, lengths_B - 1])
-        hidden_BTH = _widen(hidden_BTH)
+            return widen(hidden_BTH[rows, lengths_B - 1])
+        hidden_BTH = widen(hidden_BTH)
         return (hidden_BTH * mask_BT[..., None].to(hidden_BTH.dtype)).sum(1) / lengths_B[:, None].to(hidden_BTH.dtype)
 
     def _pool_packed(self, hidden_NH: Tensor, packing: Packing) -> Tensor:
         if self.pooler == "mean":
-            return packing.mean(_widen(hidden_NH))
+            return packing.mean(widen(hidden_NH))
         lengths_B = torch.from_numpy(packing.lengths)
-        return _widen(hidden_NH[packing.starts + (lengths_B - 1 if self.pooler == "last" else 0)])
+        return widen(hidden_NH[packing.starts + (lengths_B - 1 if self.pooler == "last" else 0)])
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.precision == "fp32":
@@ -230,7 +233,8 @@ def hidden_width(backbone: nn.Module) -> int:
     return width
 
 
-def _widen(x: Tensor) -> Tensor:
+def widen(x: Tensor) -> Tensor:
+    """In float32, or float64 where it is that."""
     return x if x.dtype == torch.float64 else x.float()
 
 

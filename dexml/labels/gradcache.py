@@ -5,7 +5,7 @@ Memory holds the activations of the chunks at work however many texts there are.
 because dropout is a function of the text (`ChunkMode`) and chunks are cut once. Where memory allows the graph is kept
 and the second encoding is saved.
 
-n texts of one side of a step on this rank, D embedding width.
+n texts of one side of a step on this rank, D embedding width. An encoder of states gives a row a token, not a text.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class TextSide:
 
         def push(i: int, worker: int) -> None:
             out = graphs[i] if i < len(graphs) else self._encode(i, worker)
-            grad_BD = grad_nD[torch.from_numpy(parts[i]).to(grad_nD.device)]
+            grad_BD = grad_nD[torch.from_numpy(self.chunks.rows(parts[i])).to(grad_nD.device)]
             with sums.last(worker) if i + workers >= len(parts) else nullcontext():
                 sums.add(worker, torch.autograd.grad(out, parameters, grad_BD, allow_unused=True))
 

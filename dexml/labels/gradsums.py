@@ -10,7 +10,7 @@ from threading import Lock, get_ident
 import torch
 from torch import Tensor
 
-from dexml.distributed import GradientReduction
+from dexml.distributed import GradientReduction, RowTable
 
 
 class GradientSums:
@@ -49,7 +49,7 @@ class GradientSums:
                 handle.remove()
 
     def into_grad(self) -> None:
-        """Adds the sums to `.grad`, which is dense."""
+        """Adds the sums to `.grad`, which is dense but for a `RowTable`."""
         for place in range(len(self.parameters)):
             self._join(place)
 
@@ -79,6 +79,6 @@ class GradientSums:
             if grad is None:
                 continue
             if p.grad is None:
-                p.grad = grad.to_dense() if grad.is_sparse else grad
+                p.grad = grad.to_dense() if grad.is_sparse and not isinstance(p, RowTable) else grad
             else:
-                p.grad.add_(grad)
+                p.grad = p.grad + grad if isinstance(p, RowTable) else p.grad.add_(grad)
