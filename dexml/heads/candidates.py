@@ -174,7 +174,12 @@ def dots(query_BD: Tensor, table_PD: Tensor, place_BM: Tensor) -> Tensor:
     """Inner products [n] of texts and the table rows of their real candidates, text by text. Gathers no rows."""
     real = place_BM >= 0
     begins = F.pad(real.sum(1).cumsum(0), (1, 0))
-    return _Dots.apply(query_BD, table_PD, begins, place_BM[real])
+    return ragged_dots(query_BD, table_PD, begins, place_BM[real])
+
+
+def ragged_dots(query_BD: Tensor, table_PD: Tensor, begins: Tensor, place: Tensor) -> Tensor:
+    """The same [n] where those of text i are `place[begins[i]:begins[i + 1]]`."""
+    return _Dots.apply(query_BD, table_PD, begins, place)
 
 
 class _Dots(torch.autograd.Function):
