@@ -10,15 +10,17 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_matrix, diags
 
 from dexml.config import Config, ConfigError
 from dexml.data.batching import Ints
-from dexml.data.dataset import FILTER_FILES, Dataset
+from dexml.data.dataset import FILTER_FILES, Dataset, Split
 from dexml.data.files import sha256
 from dexml.data.tokenize import open_tokens
 from dexml.data.tokenizer import RowTokenizer, load_tokenizer
@@ -86,6 +88,16 @@ class Session:
         if not len(rows):
             raise ConfigError(f"{self.dataset.path}: no training point with labels is left to train on")
         return rows, held_out
+
+    @cached_property
+    def training_split(self) -> Split:
+        """The training points, those held out without their labels: all that a head may learn from."""
+        if not len(self.val_rows):
+            return self.dataset.trn
+        seen = diags(np.isin(np.arange(len(self.dataset.trn)), self.val_rows, invert=True).astype(np.float32))
+        relevance = csr_matrix(seen @ self.dataset.trn.relevance)
+        relevance.eliminate_zeros()
+        return replace(self.dataset.trn, relevance=relevance)
 
     def tokens(self, part: str) -> Tokens:
         """Token ids of `trn`, `tst`, `dev` or `labels`; rank 0 tokenises where need be, the others wait."""

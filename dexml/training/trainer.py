@@ -73,7 +73,7 @@ class Trainer:
         self.world.on_main(lambda: self.folder.check(bytes_needed))
         if cfg.resume_path:
             load_weights(session.encoder, Path(cfg.resume_path))
-        self.head.learn_from(session.dataset.trn)
+        self.head.learn_from(session.training_split)
         for part in ("labels", "tst"):  # opened by all before rank 0 alone takes the fingerprint
             session.tokens(part)
         self.batch_size = cfg.bsz * self.world.size * cfg.grad_accum
