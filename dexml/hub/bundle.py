@@ -19,14 +19,17 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from dexml.config import Config
 from dexml.data.files import DataError, sha256
+from dexml.data.hubfolder import Download
 from dexml.data.textfile import Lines
 from dexml.data.tokens import TextTokens
 from dexml.encoders.encoder import Encoder
@@ -38,6 +41,7 @@ from dexml.index import LabelIndex
 CALIBRATION, SETTINGS = "calibration.json", "dexml.yaml"
 LABELS, EMBEDDINGS, HEAD = "labels.txt", "label_embeddings.safetensors", "head.safetensors"
 COMMON = ("modules.json", LABELS)
+DUAL = ("dist-de-all", "dist-de-hnm")
 
 
 def fill_bundle(
@@ -91,17 +95,33 @@ class Bundle:
     """None: the scores say nothing about probabilities."""
     finder: Finder | None = None
     """Such a head at work."""
+    labels_are_texts: bool = True
+    """The vector of a label is that of its text, so any text can become one."""
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | None = None, amp: bool = False, trust_remote_code: bool = False
+        cls,
+        source: str | Path,
+        device: str | None = None,
+        amp: bool = False,
+        trust_remote_code: bool = False,
+        **download: Unpack[Download],
     ) -> Bundle:
-        """Reads a bundle.
+        """Reads a bundle from its folder, its run or a Hub id, with the label changes kept there.
 
+        Args:
+            download: revision, token, cache_dir, local_files_only, for a Hub id.
         Raises:
             DataError, LabelIndexError, ConfigError: a file is missing, changed or does not belong to the others.
+            HubError: the Hub has no such bundle, or was not reached.
         """
-        folder = Path(folder)
+        from dexml.hub.labelset import LabelSet
+
+        return LabelSet.load(source, device=device, amp=amp, trust_remote_code=trust_remote_code, **download).bundle
+
+    @classmethod
+    def read(cls, folder: Path, device: str | None, amp: bool, trust_remote_code: bool) -> Bundle:
+        """Reads the bundle in `folder` as it was exported; errors as of `load`."""
         headed = (folder / HEAD).exists()
         missing = [
             name
@@ -115,7 +135,7 @@ class Bundle:
             from dexml.hub.headed import load_headed
 
             encoder, finder = load_headed(folder, labels, device, amp, trust_remote_code)
-            return cls(encoder, labels, None, read_calibration(folder), finder)
+            return cls(encoder, labels, None, read_calibration(folder), finder, labels_are_texts=False)
         index = LabelIndex.load(folder / "index")
         check_digests(folder, index.meta.get("sha256", {}))
         encoder = Encoder.load(folder, device=device, amp=amp, trust_remote_code=trust_remote_code)
@@ -123,7 +143,7 @@ class Bundle:
             raise DataError(f"{folder}: the index is {index.width} wide, the encoder {encoder.width}: export it again")
         if len(index) and index.ids[-1] >= len(labels):
             raise DataError(f"{folder}: the index holds label {index.ids[-1]}, labels.txt has {len(labels)} lines")
-        return cls(encoder, labels, index, read_calibration(folder))
+        return cls(encoder, labels, index, read_calibration(folder), labels_are_texts=_by_text(folder))
 
     def search(self, texts: Sequence[str], k: int = 5) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best k labels of each of N texts: ids and scores [N, k], padded with -1 and -inf.
@@ -193,6 +213,15 @@ def read_calibration(folder: Path) -> Calibration | None:
         return Calibration.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: {error}: delete it to go without probabilities, or copy it again") from error
+
+
+def _by_text(folder: Path) -> bool:
+    """Whether a dual encoder made the label embeddings; so it is where nothing was trained."""
+    path = folder / SETTINGS
+    try:
+        return not path.exists() or yaml.safe_load(path.read_text(encoding="utf-8"))["net"] in DUAL
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DataError(f"{path} names no net: copy it again") from error
 
 
 def check_digests(folder: Path, digests: dict[str, str]) -> None:

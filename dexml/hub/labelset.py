@@ -13,12 +13,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Unpack, overload
 
 import numpy as np
 
 from dexml.data.files import DataError, atomic_write
+from dexml.data.hubfolder import Download
 from dexml.hub.bundle import LABELS, Bundle
+from dexml.hub.source import bundle_folder
+from dexml.index import LabelIndex
 
 CHANGES = "label_changes.json"
 
@@ -86,35 +89,43 @@ class LabelSet:
             DataError: the file is another bundle's, or damaged.
         """
         self.path = path
-        self._changes = Changes(bundle.index.meta.get("sha256", {}).get(LABELS, ""))
+        self._changes = Changes("" if bundle.index is None else bundle.index.meta.get("sha256", {}).get(LABELS, ""))
         self._texts = LabelTexts(bundle.labels, [])
         self.bundle = replace(bundle, labels=self._texts)
         if path is not None and path.exists():
             self._restore(Changes.read(path), path)
 
     @classmethod
-    def load(cls, folder: str | Path, **options: Any) -> LabelSet:
-        """The labels of the bundle in `folder` with the changes kept there; options as of `Bundle.load`."""
-        return cls(Bundle.load(folder, **options), Path(folder) / CHANGES)
+    def load(
+        cls,
+        source: str | Path,
+        device: str | None = None,
+        amp: bool = False,
+        trust_remote_code: bool = False,
+        **download: Unpack[Download],
+    ) -> LabelSet:
+        """The labels of a bundle with the changes kept in its folder; arguments and errors as of `Bundle.load`."""
+        folder = bundle_folder(source, **download)
+        return cls(Bundle.read(folder, device, amp, trust_remote_code), folder / CHANGES)
 
     def __len__(self) -> int:
-        return len(self.bundle.index)
+        return len(self._texts if self.bundle.index is None else self.bundle.index)
 
     def add(self, texts: Sequence[str]) -> list[int]:
         """Adds labels by their texts and gives their ids.
 
         Raises:
-            DataError: a text is blank, of two lines, given twice or that of a present label, or the change cannot be
-                kept; nothing was added.
+            DataError: a text is blank, of two lines, given twice or that of a present label, the model has learnt a
+                vector for each label instead of reading its text, or the change cannot be kept; nothing was added.
         """
-        new = [text.strip() for text in texts]
+        index, new = self._index(), [text.strip() for text in texts]
         self._check_texts(new)
         ids = list(range(len(self._texts), len(self._texts) + len(new)))
-        self.bundle.index.add(self.bundle.encoder.encode(new), ids)
+        index.add(self.bundle.encoder.encode(new), ids)
         try:
             self._keep(replace(self._changes, added=(*self._changes.added, *new)))
         except BaseException:
-            self.bundle.index.remove(ids)
+            index.remove(ids)
             raise
         self._texts.added += new
         return ids
@@ -125,15 +136,22 @@ class LabelSet:
         Raises:
             DataError: an id is no label's or given twice, or the change cannot be kept; nothing was removed.
         """
+        index = self._index()
         gone, counts = np.unique(np.asarray(ids, dtype=np.int64), return_counts=True)
-        wrong = gone[(counts > 1) | ~np.isin(gone, self.bundle.index.ids)]
+        wrong = gone[(counts > 1) | ~np.isin(gone, index.ids)]
         if len(wrong):
             raise DataError(f"label {wrong[0]} is not there, or given twice: nothing was removed")
         self._keep(replace(self._changes, removed=(*self._changes.removed, *gone.tolist())))
-        self.bundle.index.remove(gone)
+        index.remove(gone)
+
+    def _index(self) -> LabelIndex:
+        """DataError unless the labels can change."""
+        if self.bundle.index is None or not self.bundle.labels_are_texts:
+            raise DataError("the labels of this model cannot change: it has learnt them one by one, not by their texts")
+        return self.bundle.index
 
     def _restore(self, kept: Changes, path: Path) -> None:
-        first = len(self._texts)
+        index, first = self._index(), len(self._texts)
         if kept.labels_sha256 != self._changes.labels_sha256:
             raise DataError(f"{path} holds changes of other labels than this bundle's: delete it, or move it away")
         strange = [i for i in kept.removed if not 0 <= i < first + len(kept.added)]
@@ -142,8 +160,8 @@ class LabelSet:
         removed = set(kept.removed)
         present = [i for i in range(len(kept.added)) if first + i not in removed]
         vectors = self.bundle.encoder.encode([kept.added[i] for i in present])
-        self.bundle.index.remove(sorted(i for i in removed if i < first))
-        self.bundle.index.add(vectors, np.array(present, dtype=np.int64) + first)
+        index.remove(sorted(i for i in removed if i < first))
+        index.add(vectors, np.array(present, dtype=np.int64) + first)
         self._texts.added += kept.added
         self._changes = kept
 
@@ -162,6 +180,6 @@ class LabelSet:
         if len(wanted) < len(new):
             raise DataError(f"{next(text for text in new if new.count(text) > 1)[:40]!r} is given twice")
         same = np.array([i for i, text in enumerate(self._texts) if text in wanted], dtype=np.int64)
-        present = same[np.isin(same, self.bundle.index.ids)]
+        present = same[np.isin(same, self._index().ids)]
         if len(present):
             raise DataError(f"{self._texts[int(present[0])][:40]!r} is a label already: id {present[0]}")

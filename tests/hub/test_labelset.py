@@ -105,6 +105,20 @@ def test_changes_in_memory_touch_no_file(bundle: Path) -> None:
     assert len(labels) == 7 and not (bundle / CHANGES).exists()
 
 
+def test_labels_that_were_learnt_one_by_one_cannot_change(bundle: Path) -> None:
+    settings = bundle / "dexml.yaml"
+    settings.write_text(settings.read_text().replace("net: dist-de-all", "net: dist-clf-net"))
+    labels = LabelSet.load(bundle)
+    for change in (lambda: labels.add(["a lamp"]), lambda: labels.remove([0])):
+        with pytest.raises(DataError, match="it has learnt them one by one"):
+            change()
+
+
+def test_a_bundle_is_loaded_with_its_changes(bundle: Path) -> None:
+    LabelSet.load(bundle).add(["silver violin"])
+    assert Bundle.load(bundle).labels[6] == "silver violin"
+
+
 def test_two_processes_do_not_overwrite_each_other(bundle: Path) -> None:
     one, other = LabelSet.load(bundle), LabelSet.load(bundle)
     one.add(["silver violin"])
