@@ -16,6 +16,7 @@ from pydantic import ValidationError, model_validator
 
 from dexml.configchecks import conflicts, located_conflicts, resolved_side
 from dexml.configkeys import FAMILIES, FIELDS, Keys
+from dexml.configkeys.attentionxml import AttentionXMLKeys
 from dexml.configkeys.features import FeatureKeys
 from dexml.configmessages import config_help, misfit, unknown_key
 from dexml.yamlfiles import Entry, interpolate, read_files, scalar
@@ -83,6 +84,16 @@ class Config(Keys):
     def pooled_layers(self) -> int:
         """Layers whose vectors are joined, as heads with layers of their own read them; 0 for an embedding."""
         return self.doc_layers if self.net in FAMILIES[FeatureKeys] else 0
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether the head reads the state of every token, not one vector a text."""
+        return self.net in FAMILIES[AttentionXMLKeys]
+
+    @property
+    def has_bilstm(self) -> bool:
+        """Whether a BiLSTM reads the words: `text_encoder` with auto worked out."""
+        return self.text_encoder == "bilstm" or (self.text_encoder == "auto" and self.reads_states)
 
     @property
     def normalizes(self) -> bool:

@@ -37,9 +37,11 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
     if keys.loss_reduction != "mean":
         yield ("loss_reduction",), f"loss_reduction {keys.loss_reduction!r} had no effect in DEXML; remove it"
     if keys.net != "dist-clf-net":
-        for key in ("clf_init", "clf_joint", "clf_lr"):
+        for key in ("clf_init", "clf_joint"):
             if getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net dist-clf-net, net is {keys.net}; remove it"
+    if keys.clf_lr is not None and keys.net.startswith("dist-de"):
+        yield ("clf_lr", "net"), f"clf_lr is for nets with weights of labels, net is {keys.net}; remove it"
     if keys.predict_mode != "labels" and not keys.net.startswith("dist-"):
         text = f"predict_mode {keys.predict_mode} compares embeddings, net {keys.net} has none; remove it"
         yield ("predict_mode", "net"), text

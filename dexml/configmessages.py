@@ -40,6 +40,8 @@ def _expected(key: str) -> str:
     special = {
         "topk_K": "an integer >= 1 or a text starting with num_pos",
         "track_metric": "P@k, nDCG@k, PSP@k, R@k or MRR@k",
+        "linear_size": "numbers separated by commas",
+        "tree_levels": "numbers separated by commas",
     }
     if key in special:
         return special[key]

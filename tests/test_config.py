@@ -17,7 +17,7 @@ from dexml.configkeys.core import CoreKeys
 CONFIGS = CHECKOUT / "configs"
 RUN_FILES = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.name != "dataset.yaml")
 RUN_IDS = [f"{path.parent.name}/{path.stem}" for path in RUN_FILES]
-NETS = "dist-de-all, dist-de-hnm, dist-clf-net"
+NETS = "dist-de-all, dist-de-hnm, dist-clf-net, bilstm, attentionxml"
 
 # Key, default: the documented keys of DEXML, its undocumented ones, then ours.
 TABLE: dict[str, Any] = {
@@ -33,7 +33,7 @@ TABLE: dict[str, Any] = {
     **{"norm_embs": True, "trn_shorty": "", "only_keep_trn_labels": False},
     **{"data_root": "Datasets", "results_root": "Results", "label_side": "auto", "lr_scaling": "linear"},
     **{"precision": "auto", "gc_bsz_x": 0, "token_budget": 16384, "tf_token_type": "", "tf_dropout": None},
-    **{"grad_checkpointing": False, "compile": False, "trust_remote_code": False, "max_grad_norm": 0.0},
+    **{"grad_checkpointing": False, "compile": False, "trust_remote_code": False, "max_grad_norm": 0.0, "clip": "norm"},
     **{"grad_accum": 1, "seed": 0, "tracker": "none", "save_interval": 1000, "save_keep": 2, "resume": "auto"},
     **{"select_on_test": False, "propensity_A": None, "propensity_B": None, "tile_rows": 0, "tile_cols": 8192},
     **{"topk_solver": "halley", "topk_cdf": "logistic", "eval_bsz": 0, "num_threads": 0, "log_interval": 10},
@@ -148,7 +148,7 @@ def test_a_config_is_frozen() -> None:
         ("tf_dropout: 1", "tf_dropout: expected a number >= 0 and < 1 or null, got 1"),
         ("lr:", "lr: expected a number > 0, got nothing"),
         ("loss_sample: maybe", "loss_sample: expected yes or no, got 'maybe'"),
-        ("optim: lion", "optim: expected one of adamw, adam, sgd, got 'lion'"),
+        ("optim: lion", "optim: expected one of adamw, adam, sgd, lazyadam, got 'lion'"),
         ("expname: [tau]", "expname: expected a text, got ['tau'] (put quotes around a text with brackets)"),
         ("topk_K: 0", "topk_K: expected an integer >= 1 or a text starting with num_pos, got 0"),
         ("topk_K: five", "topk_K: expected an integer >= 1 or a text starting with num_pos, got 'five'"),

@@ -11,9 +11,11 @@ from dexml.configkeys.kinds import KeyGroup
 from dexml.configkeys.lightxml import LightXMLKeys
 from dexml.configkeys.mhe import MHEKeys
 from dexml.configkeys.plt import PLTKeys
+from dexml.configkeys.words import WordKeys
 
 FAMILIES: dict[type[KeyGroup], tuple[str, ...]] = {
     FeatureKeys: ("lightxml", "mhe", "plt"),
+    WordKeys: ("attentionxml", "bilstm", "lightxml", "mhe", "plt"),
     LightXMLKeys: ("lightxml",),
     MHEKeys: ("mhe",),
     AttentionXMLKeys: ("attentionxml", "bilstm"),
@@ -22,7 +24,7 @@ FAMILIES: dict[type[KeyGroup], tuple[str, ...]] = {
 """The kinds of `net` that read the keys of a group; to all others they would mean nothing."""
 
 
-class Keys(PLTKeys, AttentionXMLKeys, MHEKeys, LightXMLKeys, FeatureKeys, CoreKeys):
+class Keys(PLTKeys, AttentionXMLKeys, MHEKeys, LightXMLKeys, WordKeys, FeatureKeys, CoreKeys):
     """Every key; `Config` adds the checks between keys."""
 
 

@@ -1,6 +1,29 @@
 """Keys of attentionxml and bilstm."""
 
-from dexml.configkeys.kinds import KeyGroup
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dexml.configkeys.kinds import Count, KeyGroup, Natural
+
+SIZES = r"^([1-9][0-9]*(,[1-9][0-9]*)*)?$"
 
 
-class AttentionXMLKeys(KeyGroup): ...
+class AttentionXMLKeys(KeyGroup):
+    # Label-wise attention of bilstm and attentionxml
+    attention_output: Literal["shared", "lwan"] = "shared"
+    """What turns the mean that a label sees into its score: an MLP that labels share, or weights of its own (lwan)."""
+    linear_size: Annotated[str, Field(pattern=SIZES)] = "256"
+    """Widths of the layers of the shared MLP, comma separated."""
+    cluster_size: Count = 8
+    """Most labels of a cluster in the two-level tree of attentionxml."""
+    tree_levels: Annotated[str, Field(pattern=SIZES)] = ""
+    """Deeper tree of attentionxml: the depths of a binary tree that are kept above the labels, such as 11,14,17. Empty:
+    two levels by cluster_size."""
+    beam_width: Count = 64
+    """Clusters of a level that a text goes on with. More find more and cost more."""
+    pad_candidates: Literal["mask", "random"] = "mask"
+    """What fills up lists of candidates in training: nothing, or random labels as in the published code."""
+    train_level: Natural | None = None
+    """Level of the tree that this run trains, 0 the first. null trains all, each in a folder of its own, one after the
+    other."""

@@ -61,9 +61,9 @@ class CoreKeys(KeyGroup):
     """Propensity constant B for PSP@k, set together with propensity_A. null: from a table by the data set's name."""
 
     # Network
-    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net"] = "dist-de-all"
+    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net", "bilstm", "attentionxml"] = "dist-de-all"
     """Dual encoder against all labels (dist-de-all) or a pool of them (dist-de-hnm), or a classifier (dist-clf-net).
-    neg_type chooses the pool."""
+    neg_type chooses the pool. bilstm, attentionxml: label-wise attention, over all labels or down a tree of them."""
     tf: Annotated[str, Field(min_length=1)] = "distilbert-base-uncased"
     """Encoder: a Hub id, a local folder, or package:<python package>/<folder>. Queries and labels share it."""
     tf_pooler: Literal["cls", "mean", "pooler", "last"] = "cls"
@@ -89,8 +89,8 @@ class CoreKeys(KeyGroup):
     clf_joint: bool = False
     """Add the embedded label text to each label's weights and train both. It begins as dist-de-all, costing as much."""
     clf_lr: Annotated[float | None, Field(gt=0)] = None
-    """Peak learning rate of the label weights of dist-clf-net, before lr_scaling. null: 10 times lr, which is made for
-    pretrained weights."""
+    """Peak learning rate of the weights that are learnt beside the encoder, before lr_scaling. null: 10 times lr, which
+    is made for pretrained weights."""
 
     # Loss
     loss: Literal["sim-loss"] = "sim-loss"
@@ -146,12 +146,15 @@ class CoreKeys(KeyGroup):
     """Share of all steps in which lr rises. After them it falls linearly to 0."""
     optim_bundle: Literal["base"] = "base"
     """Grouping of parameters. Only base (one optimiser for all) is available."""
-    optim: Literal["adamw", "adam", "sgd"] = "adamw"
-    """Optimiser."""
+    optim: Literal["adamw", "adam", "sgd", "lazyadam"] = "adamw"
+    """Optimiser. lazyadam leaves rows of word and label tables alone in steps that do not touch them."""
     weight_decay: NotNegative = 0.01
     """Weight decay, except on biases and layer norms. DEXML used 0.01 whatever this key said."""
     max_grad_norm: NotNegative = 0.0
     """Gradients longer than this are shortened to it. 0 never clips."""
+    clip: Literal["norm", "value", "adaptive"] = "norm"
+    """What max_grad_norm bounds: the gradient's length, each number in it (value), or nothing, the bound following the
+    lengths of the last steps (adaptive, as AttentionXML has it)."""
 
     # Evaluation
     eval_interval: Count = 5
