@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dexml.configkeys.kinds import Count, KeyGroup, Natural
+from dexml.configkeys.kinds import Count, KeyGroup
 
 SIZES = r"^([1-9][0-9]*(,[1-9][0-9]*)*)?$"
 
@@ -24,6 +24,6 @@ class AttentionXMLKeys(KeyGroup):
     """Clusters of a level that a text goes on with. More find more and cost more."""
     pad_candidates: Literal["mask", "random"] = "mask"
     """What fills up lists of candidates in training: nothing, or random labels as in the published code."""
-    train_level: Natural | None = None
+    train_level: Annotated[int | None, Field(ge=0)] = None
     """Level of the tree that this run trains, 0 the first. null trains all, each in a folder of its own, one after the
     other."""
