@@ -18,6 +18,7 @@ USAGE = """dexml COMMAND ...
   eval trn|val|tst|dev RUN|BUNDLE|CONFIG.yaml     evaluate an exported model; `dexml eval --help`
   predict BUNDLE [--top-k 5] [TEXT ...]           labels for texts, or for the lines of standard input
   index BUNDLE --kind ivf [--recall 0.99]         another kind of index over the labels; `dexml index --help`
+  serve RUN|BUNDLE [...] [--texts DATA]           HTTP service with a page to try it on; `dexml serve --help`
   report RUN [RUN ...] [--out FOLDER]             one HTML page about a run, or several side by side
 
 Several processes: accelerate launch --config_file configs/accelerate.yaml --num_processes N train.py CONFIG.yaml
@@ -105,6 +106,7 @@ COMMANDS = {
     "eval": "dexml.training.command:eval_command",
     "predict": "dexml.hub.command:predict_command",
     "index": "dexml.index.command:index_command",
+    "serve": "dexml.serve.command:serve_command",
     "report": "dexml.report.command:report_command",
 }
 """module and function of each command, imported when it is asked for"""
