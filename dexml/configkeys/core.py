@@ -47,6 +47,8 @@ class CoreKeys(KeyGroup):
     """Training points held out to choose the best model. 0 holds out none: the last model is the result."""
     select_on_test: bool = False
     """Choose the best model on the test set, as DEXML does. Only to reproduce its figures: it flatters them."""
+    bootstrap_seed: Annotated[int | None, Field(ge=0, lt=2**32)] = None
+    """Train on as many points drawn with replacement by this seed: a member of an ensemble. null takes each once."""
     transpose_trn_dataset: bool = False
     """Train with labels as queries. Not supported in this version."""
     expand_multilabel_dataset: bool = False
@@ -61,9 +63,10 @@ class CoreKeys(KeyGroup):
     """Propensity constant B for PSP@k, set together with propensity_A. null: from a table by the data set's name."""
 
     # Network
-    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net", "bilstm", "attentionxml"] = "dist-de-all"
+    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net", "bilstm", "attentionxml", "plt"] = "dist-de-all"
     """Dual encoder against all labels (dist-de-all) or a pool of them (dist-de-hnm), or a classifier (dist-clf-net).
-    neg_type chooses the pool. bilstm, attentionxml: label-wise attention, over all labels or down a tree of them."""
+    neg_type chooses the pool. bilstm, attentionxml: label-wise attention, over all labels or down a tree of them. plt:
+    a probabilistic label tree."""
     tf: Annotated[str, Field(min_length=1)] = "distilbert-base-uncased"
     """Encoder: a Hub id, a local folder, or package:<python package>/<folder>. Queries and labels share it."""
     tf_pooler: Literal["cls", "mean", "pooler", "last"] = "cls"

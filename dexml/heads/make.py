@@ -9,6 +9,7 @@ from dexml.heads.base import Head, OpenTokens
 from dexml.heads.classifier import Classifier
 from dexml.heads.dual import DualEncoder
 from dexml.heads.joint import Joint
+from dexml.heads.plt import PLT
 
 
 def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> Head:
@@ -17,4 +18,6 @@ def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenToke
         return Joint(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "dist-clf-net":
         return Classifier(cfg, encoder, n_labels, tokens, world)
+    if cfg.net == "plt":
+        return PLT(cfg, encoder, n_labels, tokens, world)
     return DualEncoder(cfg, encoder, n_labels, tokens, world)

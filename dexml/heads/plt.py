@@ -1,0 +1,167 @@
+"""Probabilistic label tree: a linear classifier at every node of a tree of labels (arXiv 2009.11218, 1810.11671).
+
+A node's classifier tells the probability that some label under it is relevant, given that one under its parent is. The
+probability of a label is the product on its path. A text trains the nodes on the paths to its labels and their other
+children; its loss is minus the log-likelihood of what they are.
+
+G texts of the global batch, B of this rank, N texts searched for, P pairs of text and node, V nodes, S of this rank's
+range, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from dexml.data.batching import Batch, Ints
+from dexml.data.dataset import Split
+from dexml.evaluation.propensity import inverse_propensity, propensity_constants
+from dexml.heads.candidates import bce_sum, ragged_dots
+from dexml.heads.features import FeatureHead, Positives, PreparedFeatures
+from dexml.heads.plttree import log_odds, tree_of
+from dexml.heads.tree import LabelTree, TreeError
+from dexml.heads.tree_search import Conditionals, Found, TreeSearch
+from dexml.heads.treenodes import training_nodes
+
+TREE = "tree.safetensors"
+PAIRS = 1 << 22  # of texts and nodes, searched at a time
+
+
+@dataclass(frozen=True)
+class PreparedNodes(PreparedFeatures):
+    """Nodes that texts train: those of this rank, or of the global batch where the table is sharded."""
+
+    known: tuple[Ints, Ints, NDArray[np.bool_]]
+    """indptr [n + 1], nodes [P] and whether each is true [P]"""
+
+
+class NodeTable(nn.Module):
+    """What every rank holds: the node classifiers unless they are sharded, the weights of labels, the tree's hash."""
+
+    def __init__(self, tree: LabelTree) -> None:
+        super().__init__()
+        self.tree = tree
+        self.register_buffer("label_weight", torch.ones(tree.n_labels))
+
+    def get_extra_state(self) -> Tensor:
+        return torch.frombuffer(bytearray.fromhex(self.tree.hash), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        if not torch.equal(state, self.get_extra_state()):
+            raise TreeError("these weights belong to another label tree than the one at hand: train anew")
+
+
+class PLT(FeatureHead):
+    """Node-wise logistic losses; exact or beam search."""
+
+    def fit(self, split: Split) -> None:
+        self._make(tree_of(self.cfg, split, self.tokens, self.world))
+        bias = torch.from_numpy(log_odds(self.tree, split)).float()
+        with torch.no_grad():
+            self._table["bias"].copy_(bias[self.span])
+            if self.cfg.plt_weights == "propensity":
+                self.net.label_weight.copy_(torch.from_numpy(self._propensities(split)))  # type: ignore[operator]
+
+    def _make(self, tree: LabelTree) -> None:
+        self.tree, self.net = tree, NodeTable(tree)
+        sharded = self.cfg.plt_table == "sharded"
+        self.spread = not sharded
+        self.span = self.world.span(tree.n_nodes) if sharded else slice(0, tree.n_nodes)
+        """nodes whose classifiers are here"""
+        rows = self.span.stop - self.span.start
+        table = {
+            "weight": Parameter(torch.zeros(rows, self.encoder.width)),
+            "bias": Parameter(torch.zeros(rows)),
+        }
+        if sharded:
+            self.own, self.sizes = table, dict.fromkeys(table, tree.n_nodes)
+            return
+        for name, parameter in table.items():
+            self.net.register_parameter(name, parameter)
+
+    @property
+    def _table(self) -> dict[str, Parameter]:
+        return self.own or dict(self.net.named_parameters())
+
+    def _propensities(self, split: Split) -> NDArray[np.float64]:
+        counts = np.bincount(split.relevance.indices, minlength=self.n_labels)
+        A, B, _ = propensity_constants(self.cfg.data_dir.name, self.cfg.propensity_A, self.cfg.propensity_B)
+        return inverse_propensity(counts, split.relevance.shape[0], A, B)
+
+    # --- training ---
+
+    def prepare(self, batch: Batch) -> PreparedNodes:
+        ready = super().prepare(batch)
+        labels = ready.positives if self.spread else Positives.of(self.split, batch.points)
+        return PreparedNodes(**vars(ready), known=training_nodes(self.tree, labels.indptr, labels.ids))
+
+    def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
+        assert isinstance(ready, PreparedNodes)
+        indptr, nodes, target = (torch.from_numpy(x).to(z_BD.device) for x in ready.known)
+        z_BD, n_texts = self.dropped(z_BD, ready), len(ready.batch.points)
+        if not self.spread:
+            z_BD = self.world.gather_rows_grad(z_BD, n_texts)
+        here, scores = self._scores(z_BD, indptr, nodes)
+        total = bce_sum(scores, target[here])
+        if self.cfg.plt_loss == "per_doc":
+            return total / n_texts
+        return total / self.world.sum_(here.sum())
+
+    def _scores(self, z_BD: Tensor, indptr: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Which pairs [P] of texts and nodes are of this rank's range, and the scores of these."""
+        here = (nodes >= self.span.start) & (nodes < self.span.stop)
+        own = nodes[here] - self.span.start
+        begins = F.pad(here.cumsum(0), (1, 0))[indptr]
+        return here, ragged_dots(z_BD, self._table["weight"], begins, own) + self._table["bias"][own]
+
+    # --- prediction ---
+
+    def best(self, z_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        parts = [found.lists(k) for found in self.found(z_ND, k)]
+        ids, log_values = (torch.cat(side) for side in zip(*parts, strict=True))
+        return ids, log_values.exp().where(ids >= 0, -torch.inf)
+
+    def found(self, z_ND: Tensor, k: int) -> Iterator[Found]:
+        """What the configured search finds, block by block."""
+        tree, beam, search = self.tree, self.cfg.plt_beam, self._search
+        widest = max(tree.max_width(depth) for depth in range(tree.height))
+        at_once = max(1, PAIRS // min(tree.n_nodes, beam * widest or tree.n_nodes))
+        for z_nD in z_ND.split(at_once):
+            known = self._conditionals(z_nD)
+            yield search.beam(known, len(z_nD), k, beam) if beam else search.exact(known, len(z_nD), k)
+
+    @torch.no_grad()
+    def score(self, z_ND: Tensor, ids_NK: Tensor) -> Tensor:
+        """[N, K] the probabilities of these labels, exact; 0 for -1."""
+        return self._search.log_marginals(self._conditionals(z_ND), ids_NK).exp()
+
+    @cached_property
+    def _search(self) -> TreeSearch:
+        weights = self.net.label_weight.double().cpu().numpy()  # type: ignore[operator]
+        return TreeSearch(self.tree, weights, self.cfg.plt_threshold, next(self.encoder.parameters()).device)
+
+    def _conditionals(self, z_ND: Tensor) -> Conditionals:
+        def known(indptr: Tensor, nodes: Tensor) -> Tensor:
+            here, scores = self._scores(z_ND, indptr, nodes)
+            if self.spread:
+                return F.logsigmoid(scores)
+            return self.world.sum_(z_ND.new_zeros(len(nodes)).masked_scatter(here, F.logsigmoid(scores)))
+
+        return known
+
+    # --- bundles ---
+
+    def write_structure(self, folder: Path) -> None:
+        self.tree.save(folder / TREE)
+
+    def read_structure(self, folder: Path) -> None:
+        self._make(LabelTree.load(folder / TREE))

@@ -1,0 +1,64 @@
+"""The tree of a probabilistic label tree, and how often its nodes are true in training.
+
+L labels, V nodes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexml.config import Config, ConfigError
+from dexml.data.dataset import Split
+from dexml.distributed import World
+from dexml.heads.base import OpenTokens
+from dexml.heads.structure import cached, facts_of, label_features
+from dexml.heads.tree import LabelTree
+from dexml.heads.treebuild import balanced_tree, huffman_tree, kmeans_tree
+from dexml.heads.treenodes import training_nodes
+
+N_INIT = 3  # starts of each k-means
+POINTS = 4096  # whose nodes are counted at a time
+
+
+def tree_of(cfg: Config, split: Split, tokens: OpenTokens, world: World) -> LabelTree:
+    """The tree that `plt_tree` names, the same on every rank.
+
+    Raises:
+        ConfigError, TreeError: the file it names holds no tree, or one of other labels.
+    """
+    if cfg.plt_tree.endswith(".safetensors"):
+        return _given(Path(cfg.plt_tree), split.relevance.shape[1])
+    settings = {"tree": cfg.plt_tree, "arity": cfg.plt_arity, "max_leaves": cfg.plt_max_leaves, "seed": cfg.seed}
+    facts = facts_of(split, tokens, **settings)
+    return cached(world, cfg.data_dir, "plt", facts, lambda: _built(cfg, split, tokens), LabelTree.load)
+
+
+def _given(path: Path, n_labels: int) -> LabelTree:
+    tree = LabelTree.load(path)
+    if tree.n_labels != n_labels:
+        raise ConfigError(f"plt_tree: {path} is a tree of {tree.n_labels} labels, the data have {n_labels}")
+    return tree
+
+
+def _built(cfg: Config, split: Split, tokens: OpenTokens) -> LabelTree:
+    n_labels, arity, max_leaves = split.relevance.shape[1], cfg.plt_arity, cfg.plt_max_leaves
+    if cfg.plt_tree == "huffman":
+        return huffman_tree(np.bincount(split.relevance.indices, minlength=n_labels), arity)
+    if cfg.plt_tree == "random":
+        return balanced_tree(n_labels, arity, max_leaves, cfg.seed)
+    return kmeans_tree(label_features("pifa", split, tokens), arity, max_leaves, cfg.seed, N_INIT)
+
+
+def log_odds(tree: LabelTree, split: Split) -> NDArray[np.float64]:
+    """[V] of a node being true where its parent is, over the training points that have labels; smoothed by one half."""
+    true, seen = np.zeros(tree.n_nodes), np.zeros(tree.n_nodes)
+    rows = np.flatnonzero(np.diff(split.relevance.indptr))
+    for first in range(0, len(rows), POINTS):
+        cells = split.relevance[rows[first : first + POINTS]]
+        _, nodes, target = training_nodes(tree, cells.indptr, cells.indices)
+        seen += np.bincount(nodes, minlength=tree.n_nodes)
+        true += np.bincount(nodes[target], minlength=tree.n_nodes)
+    return np.log((true + 0.5) / (seen - true + 0.5))
