@@ -237,7 +237,7 @@ class GradientReduction:
                 p.grad = grad.view_as(p)
         for p in self.parameters:
             if isinstance(p, RowTable):
-                p.grad = self.world.sum_sparse(p.grad)
+                p.grad = self.world.sum_sparse(p.grad)  # type: ignore[arg-type]
         self._begin()
 
 

@@ -56,8 +56,7 @@ class BiLSTM(nn.Module):
         self.words = nn.Embedding(config.vocab_size, config.word_width, config.pad_token_id)
         h = config.hidden_size // 2
         self.lstm = nn.LSTM(config.word_width, h, bidirectional=True)
-        shape = (2, 2, 1, h) if config.trainable_start else (0,)
-        self.start = nn.Parameter(torch.zeros(shape), requires_grad=config.trainable_start)
+        self.start = nn.Parameter(torch.zeros(2, 2, 1, h)) if config.trainable_start else None
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
@@ -84,7 +83,7 @@ class BiLSTM(nn.Module):
         return out.data[_inverse(order_N)]
 
     def _start(self, texts: int) -> tuple[Tensor, Tensor] | None:
-        if not self.config.trainable_start:
+        if self.start is None:
             return None
         h0, c0 = self.start.expand(-1, -1, texts, -1).contiguous()
         return h0, c0

@@ -18,8 +18,11 @@ from transformers.utils import logging as transformers_logging
 from dexml.config import Config, ConfigError
 from dexml.data.hubfolder import PASSIVE, Download, HubError, first_line, hub_folder
 from dexml.data.package import resolve_model
+from dexml.encoders.bilstm import BiLSTM, is_bilstm
 from dexml.encoders.directory import pooling_linear
+from dexml.encoders.states import StateEncoder
 from dexml.encoders.text import Precision, TextEncoder, first_position, position_table
+from dexml.encoders.words import make_bilstm, sparse_words
 
 
 def model_folder(name: str, *, trust_remote_code: bool = False, **download: Unpack[Download]) -> Path:
@@ -49,6 +52,8 @@ def load_backbone(
         ConfigError: no such model here or on the Hub, or files that are missing, unreadable, pickled or hold code.
     """
     folder = model_folder(name, trust_remote_code=trust_remote_code)
+    if is_bilstm(folder):
+        return BiLSTM.from_pretrained(folder)
     _check_files(name, folder, trust_remote_code)
     try:
         with quiet():
@@ -151,25 +156,23 @@ def resolve_precision(wanted: str, amp: bool, device: torch.device) -> Precision
 
 
 def build_encoder(cfg: Config, device: torch.device) -> TextEncoder:
-    """The encoder a config describes, on `device`, with new projection weights drawn from `seed`.
+    """The encoder a config describes, on `device`, with new weights drawn from `seed`.
 
     Raises:
         ConfigError: see `load_backbone`; keys that contradict each other or the model.
     """
-    backbone = load_backbone(
-        cfg.tf,
-        pooling_layer=cfg.tf_pooler == "pooler",
-        dropout=cfg.tf_dropout,
-        trust_remote_code=cfg.trust_remote_code,
-    )
+    backbone = _word_reader(cfg) if cfg.has_bilstm else _transformer(cfg)
     limit = position_limit(backbone)
     if limit is not None and cfg.tf_max_len > limit:
         raise ConfigError(f"tf_max_len: {cfg.tf_max_len} tokens, but '{cfg.tf}' has positions for {limit}: lower it")
     torch.manual_seed(cfg.seed)
-    precision = resolve_precision(cfg.precision, cfg.amp_encode, device)
-    encoder = TextEncoder(
-        backbone, cfg.tf_pooler, cfg.bottleneck_dim, cfg.dropout, cfg.normalizes, precision, cfg.pooled_layers
-    )
+    precision = "fp32" if cfg.has_bilstm else resolve_precision(cfg.precision, cfg.amp_encode, device)
+    if cfg.reads_states:
+        encoder: TextEncoder = StateEncoder(backbone, precision)
+    else:
+        encoder = TextEncoder(
+            backbone, cfg.tf_pooler, cfg.bottleneck_dim, cfg.dropout, cfg.normalizes, precision, cfg.pooled_layers
+        )
     if cfg.save and cfg.tf_pooler == "pooler":
         pooling_linear(backbone)  # tells now, not after the training, that there is no way to export it
     if cfg.grad_checkpointing:
@@ -177,3 +180,25 @@ def build_encoder(cfg: Config, device: torch.device) -> TextEncoder:
     if cfg.compile:
         encoder.tf.compile(dynamic=True)
     return encoder.to(device)
+
+
+def _transformer(cfg: Config) -> nn.Module:
+    return load_backbone(
+        cfg.tf,
+        pooling_layer=cfg.tf_pooler == "pooler",
+        dropout=cfg.tf_dropout,
+        trust_remote_code=cfg.trust_remote_code,
+    )
+
+
+def _word_reader(cfg: Config) -> BiLSTM:
+    """A new BiLSTM, or the one whose folder `tf` names, as in a bundle."""
+    folder = Path(cfg.tf)
+    if is_bilstm(folder):
+        model = BiLSTM.from_pretrained(folder)
+    else:
+        words = load_backbone(cfg.tf).get_input_embeddings().weight.detach() if cfg.word_vectors == "tf" else None  # type: ignore[operator]
+        model = make_bilstm(cfg, words)
+    if cfg.optim == "lazyadam" and cfg.train_words:
+        sparse_words(model)
+    return model
