@@ -5,6 +5,7 @@ configs/dual-encoder.yaml show the same texts.
 """
 
 from dexml.configkeys.attentionxml import AttentionXMLKeys
+from dexml.configkeys.averaging import AveragingKeys
 from dexml.configkeys.core import CoreKeys
 from dexml.configkeys.features import FeatureKeys
 from dexml.configkeys.kinds import KeyGroup
@@ -24,7 +25,7 @@ FAMILIES: dict[type[KeyGroup], tuple[str, ...]] = {
 """The kinds of `net` that read the keys of a group; to all others they would mean nothing."""
 
 
-class Keys(PLTKeys, AttentionXMLKeys, MHEKeys, LightXMLKeys, WordKeys, FeatureKeys, CoreKeys):
+class Keys(PLTKeys, AttentionXMLKeys, MHEKeys, LightXMLKeys, WordKeys, FeatureKeys, AveragingKeys, CoreKeys):
     """Every key; `Config` adds the checks between keys."""
 
 

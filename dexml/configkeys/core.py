@@ -63,10 +63,12 @@ class CoreKeys(KeyGroup):
     """Propensity constant B for PSP@k, set together with propensity_A. null: from a table by the data set's name."""
 
     # Network
-    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net", "bilstm", "attentionxml", "plt"] = "dist-de-all"
+    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net", "bilstm", "attentionxml", "plt", "lightxml"] = (
+        "dist-de-all"
+    )
     """Dual encoder against all labels (dist-de-all) or a pool of them (dist-de-hnm), or a classifier (dist-clf-net).
     neg_type chooses the pool. bilstm, attentionxml: label-wise attention, over all labels or down a tree of them. plt:
-    a probabilistic label tree."""
+    a probabilistic label tree. lightxml: clusters of labels, then the labels of some."""
     tf: Annotated[str, Field(min_length=1)] = "distilbert-base-uncased"
     """Encoder: a Hub id, a local folder, or package:<python package>/<folder>. Queries and labels share it."""
     tf_pooler: Literal["cls", "mean", "pooler", "last"] = "cls"
