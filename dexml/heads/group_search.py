@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class GroupSearch:
 
     groups: Groups
     table_PD: Tensor
-    """rows of the places of some consecutive groups"""
+    """rows of the places of some consecutive groups; the last places may be missing if they are empty"""
     first: int = 0
     """the first of these groups"""
 
@@ -50,7 +51,7 @@ class GroupSearch:
     @property
     def _own(self) -> slice:
         """The groups of the table."""
-        return slice(self.first, self.first + len(self.table_PD) // self.groups.width)
+        return slice(self.first, self.first + ceil(len(self.table_PD) / self.groups.width))
 
     def _by_rows(self, search: Search, logit_BK: Tensor, query_BD: Tensor, b: int) -> tuple[Tensor, Tensor]:
         step = max(1, CELLS // max(1, b * self.groups.width))
