@@ -20,6 +20,8 @@ USAGE = """dexml COMMAND ...
   index BUNDLE --kind ivf [--recall 0.99]         another kind of index over the labels; `dexml index --help`
   serve RUN|BUNDLE [...] [--texts DATA]           HTTP service with a page to try it on; `dexml serve --help`
   report RUN [RUN ...] [--out FOLDER]             one HTML page about a run, or several side by side
+  export RUN FOLDER                               a folder to give away: model, labels, index, metrics, model card
+  push RUN OWNER/NAME [--dry-run] [--public]      the same to the Hugging Face Hub; `dexml push --help`
 
 Several processes: accelerate launch --config_file configs/accelerate.yaml --num_processes N train.py CONFIG.yaml
 """
@@ -108,6 +110,8 @@ COMMANDS = {
     "index": "dexml.index.command:index_command",
     "serve": "dexml.serve.command:serve_command",
     "report": "dexml.report.command:report_command",
+    "export": "dexml.hub.publish:export_command",
+    "push": "dexml.hub.publish:push_command",
 }
 """module and function of each command, imported when it is asked for"""
 
