@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from dexml.configkeys import FAMILIES, FIELDS, Keys
+from dexml.configkeys.mhe import KIND_KEYS
 from dexml.configmessages import did_you_mean
 from dexml.yamlfiles import Entry
 
@@ -24,6 +25,7 @@ def conflicts(keys: Keys) -> Iterator[Conflict]:
     yield from _side_conflicts(keys)
     yield from _loss_conflicts(keys)
     yield from _selection_conflicts(keys)
+    yield from _mhe_conflicts(keys)
     if keys.precision in ("bf16", "fp16") and not keys.amp_encode:
         text = f"precision {keys.precision} contradicts amp_encode False, which means fp32; set one of them"
         yield ("precision", "amp_encode"), text
@@ -113,6 +115,25 @@ def _selection_conflicts(keys: Keys) -> Iterator[Conflict]:
     if keys.early_stop and not (keys.num_val_points or keys.select_on_test):
         text = f"early_stop {keys.early_stop} needs points to judge by: set num_val_points"
         yield ("early_stop", "num_val_points"), text
+
+
+def _mhe_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if keys.net != "mhe":
+        return
+    for key, kinds in KIND_KEYS.items():
+        if keys.mhe_kind not in kinds and getattr(keys, key) != FIELDS[key].default:
+            text = f"{key} is for mhe_kind {' or '.join(kinds)}, mhe_kind is {keys.mhe_kind}; remove it"
+            yield (key, "mhe_kind"), text
+    if keys.mhe_kind != "product" and keys.mhe_loss in ("joint-softmax", "soft-margin"):
+        yield ("mhe_loss", "mhe_kind"), f"mhe_loss {keys.mhe_loss} is for mhe_kind product; take softmax or bce"
+    if keys.mhe_renormalise and keys.mhe_loss not in ("auto", "softmax"):
+        yield (
+            ("mhe_renormalise", "mhe_loss"),
+            f"mhe_renormalise is for mhe_loss softmax, not {keys.mhe_loss}; remove it",
+        )
+    ways = [key for key in ("mhe_lengths", "mhe_groups", "mhe_heads") if getattr(keys, key) != FIELDS[key].default]
+    if len(ways) > 1:
+        yield tuple(ways), f"{' and '.join(ways)} say the lengths of the heads twice; set one of them"
 
 
 def located_conflicts(keys: Keys, misfits: set[str], entries: Mapping[str, Entry]) -> list[str]:

@@ -63,7 +63,7 @@ class CoreKeys(KeyGroup):
     """Propensity constant B for PSP@k, set together with propensity_A. null: from a table by the data set's name."""
 
     # Network
-    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net", "bilstm", "attentionxml", "plt", "lightxml"] = (
+    net: Literal["dist-de-all", "dist-de-hnm", "dist-clf-net", "bilstm", "attentionxml", "plt", "lightxml", "mhe"] = (
         "dist-de-all"
     )
     """Dual encoder against all labels (dist-de-all) or a pool of them (dist-de-hnm), or a classifier (dist-clf-net).

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -42,11 +42,7 @@ class LabelCodes:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lengths", tuple(map(int, self.lengths)))
         object.__setattr__(self, "label_of", np.ascontiguousarray(self.label_of, np.int64))
-        if len(self.lengths) < 2 or min(self.lengths) < 1 or prod(self.lengths) < self.n_labels:
-            raise ConfigError(
-                f"mhe_lengths {list(self.lengths)} have no room for {self.n_labels} labels: give two or more, "
-                f"each at least 1, whose product is {self.n_labels} or more"
-            )
+        check_room(self.lengths, self.n_labels)
         if not np.array_equal(np.sort(self.label_of), np.arange(self.n_labels)):
             raise ConfigError(f"label codes: an order of {self.n_labels} labels must name each of them once")
 
@@ -141,3 +137,12 @@ class LabelCodes:
                 f"delete it to have its codes made again"
             )
         return codes
+
+
+def check_room(lengths: Sequence[int], n_labels: int) -> None:
+    """ConfigError unless these lengths of heads have a code for every label."""
+    if len(lengths) < 2 or min(lengths) < 1 or prod(lengths) < n_labels:
+        raise ConfigError(
+            f"mhe_lengths {'x'.join(map(str, lengths))}: no room for {n_labels} labels; give two or more lengths, "
+            f"each at least 1, whose product is {n_labels} or more"
+        )

@@ -9,7 +9,13 @@ from dexml.heads.base import Head, OpenTokens
 from dexml.heads.classifier import Classifier
 from dexml.heads.dual import DualEncoder
 from dexml.heads.joint import Joint
+from dexml.heads.mhe import MultiHead
+from dexml.heads.mhe_cascade import Cascade
+from dexml.heads.mhe_product import Product
+from dexml.heads.mhe_sampling import Sampling
 from dexml.heads.plt import PLT
+
+MHE: dict[str, type[MultiHead]] = {"product": Product, "cascade": Cascade, "sampling": Sampling}
 
 
 def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> Head:
@@ -20,4 +26,6 @@ def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenToke
         return Classifier(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "plt":
         return PLT(cfg, encoder, n_labels, tokens, world)
+    if cfg.net == "mhe":
+        return MHE[cfg.mhe_kind](cfg, encoder, n_labels, tokens, world)
     return DualEncoder(cfg, encoder, n_labels, tokens, world)

@@ -1,0 +1,81 @@
+"""Multi-Head Encoding (arXiv 2412.10182): labels are codes of several digits, a short classifier for each.
+
+What the kinds share: the codes, and the border between label ids outside and codes inside.
+
+B texts of this rank, N texts searched for, D width of the text vector.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dexml.config import ConfigError
+from dexml.data.dataset import Split
+from dexml.heads.candidates import Truth
+from dexml.heads.features import FeatureHead, Positives
+from dexml.heads.label_codes import LabelCodes
+from dexml.heads.mhe_codes import make_codes
+
+CODES = "label_codes.safetensors"
+
+
+class MultiHead(FeatureHead):
+    """A subclass builds its modules for the codes, gives a loss of codes and finds codes."""
+
+    def fit(self, split: Split) -> None:
+        self.codes = make_codes(self.cfg, split, self.tokens, self.encoder.width, self.world)
+        single = bool((np.diff(split.relevance.indptr) <= 1).all())
+        self._build(self.cfg.mhe_loss if self.cfg.mhe_loss != "auto" else "softmax" if single else "bce")
+
+    def read_structure(self, folder: Path) -> None:
+        self.codes = LabelCodes.load(folder / CODES)
+        self._build(self.codes.meta["loss"])
+
+    def write_structure(self, folder: Path) -> None:
+        self.codes.with_meta(loss=self.loss_kind).save(folder / CODES)
+
+    def _build(self, loss_kind: str) -> None:
+        self.loss_kind = loss_kind
+        self.build()
+        self.net.add_module("codes", Guard(self.codes))
+
+    @abstractmethod
+    def build(self) -> None:
+        """Makes `net`, and tables of `own`; random numbers are seeded."""
+
+    @abstractmethod
+    def best_codes(self, z_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best codes of each text [N, k] and their scores, of equals the smaller; -1 and -inf at the end."""
+
+    def best(self, z_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        codes, scores = self.best_codes(z_ND, k)
+        return torch.from_numpy(self.codes.labels(codes.cpu().numpy())).to(codes.device), scores
+
+    def truth(self, positives: Positives) -> Truth:
+        """Positives as codes, ascending for each text."""
+        n = len(positives.indptr) - 1
+        row, code = np.repeat(np.arange(n), np.diff(positives.indptr)), self.codes.code_of[positives.ids]
+        code = code[np.lexsort((code, row))]
+        return Truth(torch.from_numpy(row).to(self.world.device), torch.from_numpy(code).to(self.world.device), n)
+
+
+class Guard(nn.Module):
+    """Keeps the hash of the codes with the weights, which mean nothing with others."""
+
+    def __init__(self, codes: LabelCodes) -> None:
+        super().__init__()
+        self.hash = codes.hash
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(list(bytes.fromhex(self.hash)), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        if bytes(state.tolist()).hex() != self.hash:
+            raise ConfigError(
+                "the weights belong to other label codes (lengths, order or data differ): start the run anew"
+            )
