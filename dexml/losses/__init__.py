@@ -1,7 +1,7 @@
 """Losses for many positives over all labels: dense reference forms and one tiled form."""
 
 from dexml.losses.dense import bce, decoupled_softmax, soft_topk, softmax
-from dexml.losses.tiled import LOSSES, tiled
+from dexml.losses.tiled import LOSSES, label_mass, tiled
 from dexml.losses.types import KEPT, MASKED, REMOVED, SINGLE, Comm, LossError, LossSum, Positives, TiledResult, TopK
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TopK",
     "bce",
     "decoupled_softmax",
+    "label_mass",
     "soft_topk",
     "softmax",
     "tiled",

@@ -6,14 +6,14 @@ Entries are sorted by tile once; a pass then visits the tiles without a host syn
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dexml.losses.types import Comm, LossError, Positives, TopK
+from dexml.losses.types import SINGLE, Comm, LossError, Positives, TopK
 
 AUTO_CELLS = 1 << 22
 """Cells of a tile when `tile_rows` is 0: 16 MB of float32, where matrix products run at full speed on two cores."""
@@ -93,7 +93,7 @@ class Plan:
                 rows = slice(top, min(top + self.row_step, self.n_rows))
                 size = (rows.stop - top, cols.stop - left)
                 scores, scratch = buffers[:, : size[0] * size[1]].view(2, *size)
-                scores_into(scores, query[rows], label[cols], scale)
+                scores_into(scores, query[rows], label[cols].to(query.dtype), scale)
                 if log_weights is not None:
                     scores += log_weights.labels[cols]
                 first, last = next(cuts)
@@ -135,12 +135,12 @@ class Job:
     label: Tensor
     positives: Positives
     tau: float
-    tile_rows: int
-    tile_cols: int
-    comm: Comm
-    n_labels_total: int | None
-    weighted: bool
-    topk: TopK
+    tile_rows: int = 0
+    tile_cols: int = 8192
+    comm: Comm = SINGLE
+    n_labels_total: int | None = None
+    weighted: bool = False
+    topk: TopK = field(default_factory=TopK)
     log_weights: Tensor | None = None
 
     @cached_property

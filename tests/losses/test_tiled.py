@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from dexml.losses import KEPT, REMOVED, Positives, TopK, tiled
+from dexml.losses import KEPT, REMOVED, Positives, TopK, label_mass, tiled
 from tests.losses.memory import PeakMemory
 from tests.losses.naive import LOSSES, dense_loss, random_batch, random_positives
 from tests.losses.ranks import join, run_ranks, shard
@@ -212,3 +212,24 @@ def test_a_loss_of_your_own_is_a_function_of_the_job():
     by_name = tiled("softmax", query, label, positives, 1.0)
     by_function = tiled(fit_softmax, query, label, positives, 1.0)
     assert torch.equal(by_name.grad_label, by_function.grad_label)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_mass_of_a_label_is_the_sum_of_its_absolute_gradients(name):
+    query, label = random_batch(6, 70, 4, 0)
+    positives = random_positives(6, 70, 0)
+    scores = (query @ label.T / 0.7).requires_grad_()
+    (gradient,) = torch.autograd.grad(dense_loss(name, scores, positives, False, K, ALPHA).mean, [scores])
+    keys = settings(name)
+    mass = label_mass(keys.pop("loss"), query, label, positives, 0.7, tile_rows=4, tile_cols=9, **keys)
+    torch.testing.assert_close(mass, gradient.abs().sum(0), atol=1e-11, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_stored_in_bfloat16_are_compared_in_the_type_of_the_queries(name):
+    query, label = random_batch(6, 70, 4, 0)
+    query, stored = query.float(), label.bfloat16()
+    positives = random_positives(6, 70, 0)
+    got = run(name, query, stored, positives, 0.7, tile_cols=9)
+    assert got[2].dtype == torch.float32
+    assert_same(got, run(name, query, stored.float(), positives, 0.7, tile_cols=9), 1e-6, 1e-6)
