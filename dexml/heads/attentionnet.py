@@ -18,69 +18,74 @@ from dexml.distributed import RowTable
 from dexml.heads.attention import attention, pooled
 
 
-def query_table(n_outputs: int, width: int, sparse: bool = False) -> Parameter:
-    """Xavier-uniform queries [L, D]; `sparse` lets the gradient of a step name its rows."""
+def output_table(n_outputs: int, width: int, sparse: bool = False) -> Parameter:
+    """A row of numbers for every output [L, D], Xavier-uniform; `sparse` lets a gradient name the rows it touches."""
     bound = math.sqrt(6 / (n_outputs + width))
     table = torch.empty(n_outputs, width).uniform_(-bound, bound)
     return RowTable(table) if sparse else Parameter(table)
 
 
-class SharedMLP(nn.Module):
-    """Linear layers that all outputs share, with ReLU between: D -> sizes... -> 1 (AttentionXML, arXiv 1811.01727)."""
+class AttentionNet(nn.Module):
+    """Logits of outputs that look at all tokens. `values` of the tokens are made once, for any number of outputs."""
 
-    def __init__(self, width: int, sizes: Sequence[int]) -> None:
-        super().__init__()
-        widths = [width, *sizes, 1]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        for layer in self.layers:
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
+    tables: list[Parameter]
+    """of which an output has a row each, that of the queries first"""
 
     def values(self, states_BTD: Tensor) -> Tensor:
-        """[B, T, F] the first layer without its bias, which is added after the mean."""
-        return states_BTD @ self.layers[0].weight.t()  # type: ignore[operator]
+        """[B, T, F] what outputs take the mean of."""
+        raise NotImplementedError
 
-    def forward(self, pooled_BSF: Tensor) -> Tensor:
-        """Logits [B, S]."""
-        x = pooled_BSF + self.layers[0].bias  # type: ignore[operator]
-        for layer in list(self.layers)[1:]:
-            x = layer(x.relu())
-        return x.squeeze(-1)
+    def read(self, weights_BTS: Tensor, values_BTF: Tensor, *rows: Tensor) -> Tensor:
+        """Logits [B, S] of outputs that see tokens with these weights; `rows` are theirs of the other tables."""
+        raise NotImplementedError
+
+    def logits(self, states_BTD: Tensor, values_BTF: Tensor, mask_BT: Tensor, *rows: Tensor) -> Tensor:
+        """Logits [B, S] of outputs with these rows of each table, [S, ...], or [B, S, ...] of each text its own."""
+        return self.read(attention(states_BTD, rows[0], mask_BT), values_BTF, *rows[1:])
 
 
-class SharedNet(nn.Module):
-    """Label-wise attention and a shared MLP: `flat_shared`, and each level of AttentionXML."""
+class SharedNet(AttentionNet):
+    """An MLP that all outputs share, with ReLU between its layers: D -> sizes... -> 1 (AttentionXML, arXiv 1811.01727).
+
+    Its first layer is taken of the tokens.
+    """
 
     def __init__(self, n_outputs: int, width: int, sizes: Sequence[int], sparse: bool = False) -> None:
         super().__init__()
-        self.query = query_table(n_outputs, width, sparse)
-        self.mlp = SharedMLP(width, sizes)
+        self.query = output_table(n_outputs, width, sparse)
+        self.tables = [self.query]
+        layers = [nn.Linear(a, b) for a, b in pairwise([width, *sizes, 1])]
+        for layer in layers:
+            nn.init.xavier_uniform_(layer.weight)
+        self.first, self.mlp = layers[0], nn.ModuleList(layers[1:])
 
     def values(self, states_BTD: Tensor) -> Tensor:
-        return self.mlp.values(states_BTD)
+        return states_BTD @ self.first.weight.t()
 
-    def logits(self, states_BTD: Tensor, values_BTF: Tensor, mask_BT: Tensor, outputs: slice) -> Tensor:
-        """[B, S] of these outputs."""
-        return self.mlp(pooled(attention(states_BTD, self.query[outputs], mask_BT), values_BTF))
+    def read(self, weights_BTS: Tensor, values_BTF: Tensor, *rows: Tensor) -> Tensor:
+        x_BSF = pooled(weights_BTS, values_BTF) + self.first.bias
+        for layer in self.mlp:
+            x_BSF = layer(x_BSF.relu())
+        return x_BSF.squeeze(-1)
 
     def candidates(self, states_BTD: Tensor, mask_BT: Tensor, cand_BS: Tensor) -> Tensor:
         """Logits [B, S] of outputs that each text names."""
         query_BSD = F.embedding(cand_BS, self.query, sparse=isinstance(self.query, RowTable))
-        return self.mlp(pooled(attention(states_BTD, query_BSD, mask_BT), self.values(states_BTD)))
+        return self.logits(states_BTD, self.values(states_BTD), mask_BT, query_BSD)
 
 
-class LabelwiseNet(nn.Module):
-    """Label-wise attention and a weight vector and bias of every label: `lwan` (arXiv 1802.05695)."""
+class LabelwiseNet(AttentionNet):
+    """A weight vector and a bias of every output: `lwan` (arXiv 1802.05695)."""
 
     def __init__(self, n_outputs: int, width: int) -> None:
         super().__init__()
-        self.query = query_table(n_outputs, width)
-        self.weight = query_table(n_outputs, width)
+        self.query, self.weight = output_table(n_outputs, width), output_table(n_outputs, width)
         self.bias = Parameter(torch.zeros(n_outputs))
+        self.tables = [self.query, self.weight, self.bias]
 
     def values(self, states_BTD: Tensor) -> Tensor:
         return states_BTD
 
-    def logits(self, states_BTD: Tensor, values_BTF: Tensor, mask_BT: Tensor, outputs: slice) -> Tensor:
-        """[B, S] of these outputs."""
-        seen_BTS = values_BTF @ self.weight[outputs].t()
-        return (attention(states_BTD, self.query[outputs], mask_BT) * seen_BTS).sum(1) + self.bias[outputs]
+    def read(self, weights_BTS: Tensor, values_BTF: Tensor, *rows: Tensor) -> Tensor:
+        weight_SD, bias_S = rows
+        return (weights_BTS * (values_BTF @ weight_SD.mT)).sum(1) + bias_S

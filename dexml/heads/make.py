@@ -5,6 +5,7 @@ from __future__ import annotations
 from dexml.config import Config
 from dexml.distributed import World
 from dexml.encoders.text import TextEncoder
+from dexml.heads.attentionhead import FlatAttention
 from dexml.heads.base import Head, OpenTokens
 from dexml.heads.classifier import Classifier
 from dexml.heads.dual import DualEncoder
@@ -28,4 +29,6 @@ def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenToke
         return PLT(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "mhe":
         return MHE[cfg.mhe_kind](cfg, encoder, n_labels, tokens, world)
+    if cfg.net == "bilstm":
+        return FlatAttention(cfg, encoder, n_labels, tokens, world)
     return DualEncoder(cfg, encoder, n_labels, tokens, world)
