@@ -77,7 +77,7 @@ class Config(Keys):
 
     @property
     def resolved_label_side(self) -> str:
-        """all, in-batch or shortlist: `label_side` with auto worked out."""
+        """all, in-batch, shortlist or bank: `label_side` with auto worked out."""
         return resolved_side(self)
 
     @property

@@ -162,9 +162,11 @@ def test_a_config_is_frozen() -> None:
         ("data_manager: xmc", "data_manager 'xmc' is not available in this version; available: two-tower"),
         ("optim_bundle: xc", "optim_bundle 'xc' is not available in this version; available: base"),
         (
-            "label_side: bank",
-            "label_side 'bank' is not available in this version; available: auto, all, in-batch, shortlist",
+            "label_side: some",
+            "label_side 'some' is not available in this version; available: auto, all, in-batch, shortlist, bank",
         ),
+        ("{net: dist-clf-net, label_side: bank}", "label_side bank is for net dist-de-all, net is dist-clf-net; remove it"),
+        ("bank_budget: 0.3", "bank_budget is for label_side bank; set that or remove it"),
         ("expand_multilabel_dataset: True", "expand_multilabel_dataset had no effect in DEXML; remove it"),
         ("loss_reduction: sum", "loss_reduction 'sum' had no effect in DEXML; remove it"),
         ("transpose_trn_dataset: True", "transpose_trn_dataset is not supported in this version; remove it"),
@@ -349,6 +351,7 @@ def test_the_tokenizer_follows_dexml_unless_files_are_at_hand(
     [
         ({}, "all"),
         ({"label_side": "all"}, "all"),
+        ({"label_side": "bank", "bank_budget": 0.1}, "bank"),
         ({"net": "dist-de-hnm"}, "in-batch"),
         ({"net": "dist-de-hnm", "neg_type": "in-batch", "label_side": "in-batch"}, "in-batch"),
         ({"net": "dist-de-hnm", "neg_type": "shorty"}, "shortlist"),

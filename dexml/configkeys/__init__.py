@@ -6,6 +6,7 @@ configs/dual-encoder.yaml show the same texts.
 
 from dexml.configkeys.attentionxml import AttentionXMLKeys
 from dexml.configkeys.averaging import AveragingKeys
+from dexml.configkeys.bank import BankKeys
 from dexml.configkeys.core import CoreKeys
 from dexml.configkeys.features import FeatureKeys
 from dexml.configkeys.kinds import KeyGroup
@@ -15,6 +16,7 @@ from dexml.configkeys.plt import PLTKeys
 from dexml.configkeys.words import WordKeys
 
 FAMILIES: dict[type[KeyGroup], tuple[str, ...]] = {
+    BankKeys: ("dist-de-all",),
     FeatureKeys: ("lightxml", "mhe", "plt"),
     WordKeys: ("attentionxml", "bilstm", "lightxml", "mhe", "plt"),
     LightXMLKeys: ("lightxml",),
@@ -25,7 +27,7 @@ FAMILIES: dict[type[KeyGroup], tuple[str, ...]] = {
 """The kinds of `net` that read the keys of a group; to all others they would mean nothing."""
 
 
-class Keys(PLTKeys, AttentionXMLKeys, MHEKeys, LightXMLKeys, WordKeys, FeatureKeys, AveragingKeys, CoreKeys):
+class Keys(PLTKeys, AttentionXMLKeys, MHEKeys, LightXMLKeys, WordKeys, FeatureKeys, AveragingKeys, BankKeys, CoreKeys):
     """Every key; `Config` adds the checks between keys."""
 
 

@@ -122,8 +122,9 @@ class CoreKeys(KeyGroup):
     # Negatives
     neg_type: Literal["none", "in-batch", "shorty"] = "none"
     """Negatives of dist-de-hnm: the batch's labels (in-batch, none) or mined ones too (shorty). Else none."""
-    label_side: Literal["auto", "all", "in-batch", "shortlist"] = "auto"
-    """Labels that a step compares with. auto follows net and neg_type; any other value must agree with them."""
+    label_side: Literal["auto", "all", "in-batch", "shortlist", "bank"] = "auto"
+    """Labels that a step compares with. auto follows net and neg_type; bank (net dist-de-all) keeps an embedding of
+    every label and makes few of them anew; any other value must agree with net and neg_type."""
     hard_neg_start: Natural = 1000
     """Epochs after this one use the mined shortlist. Earlier ones use the batch."""
     hard_neg_topk: Count = 100
