@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 
 from dexml.configkeys import FAMILIES, FIELDS, Keys
 from dexml.configkeys.bank import BankKeys
-from dexml.configkeys.lightxml import GROUPED
 from dexml.configkeys.mhe import KIND_KEYS
 from dexml.configmessages import did_you_mean
 from dexml.yamlfiles import Entry
@@ -51,11 +50,11 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
     if keys.predict_mode != "labels" and not keys.net.startswith("dist-"):
         text = f"predict_mode {keys.predict_mode} compares embeddings, net {keys.net} has none; remove it"
         yield ("predict_mode", "net"), text
-    for group, nets in FAMILIES.items():
     if keys.net == "dist-de-all" and keys.label_side != "bank":
         for key in BankKeys.model_fields:
             if getattr(keys, key) != FIELDS[key].default:
                 yield (key, "label_side"), f"{key} is for label_side bank; set that or remove it"
+    for group, nets in FAMILIES.items():
         for key in group.model_fields:
             if keys.net not in nets and getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net {' or '.join(nets)}, net is {keys.net}; remove it"
@@ -80,10 +79,10 @@ def _unsafe_names(keys: Keys) -> Iterator[Conflict]:
 
 
 def _side_conflicts(keys: Keys) -> Iterator[Conflict]:
-    if keys.net != "dist-de-hnm" and keys.neg_type != "none":
     if keys.label_side == "bank" and keys.net != "dist-de-all":
         yield ("label_side", "net"), f"label_side bank is for net dist-de-all, net is {keys.net}; remove it"
         return
+    if keys.net != "dist-de-hnm" and keys.neg_type != "none":
         text = f"neg_type {keys.neg_type} needs net dist-de-hnm; {keys.net} compares with all labels (neg_type none)"
         yield ("neg_type", "net"), text
     elif keys.label_side not in ("auto", resolved_side(keys)):
