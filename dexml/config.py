@@ -96,6 +96,11 @@ class Config(Keys):
         return self.text_encoder == "bilstm" or (self.text_encoder == "auto" and self.reads_states)
 
     @property
+    def pooled_segments(self) -> int:
+        """Parts of a text whose means are joined to those: as many as make a second vector of the same width."""
+        return self.pooled_layers if self.net == "lightxml" and self.lxml_tokens != "none" else 0
+
+    @property
     def normalizes(self) -> bool:
         """Whether the vector of a text has length 1."""
         return self.norm_embs and not self.pooled_layers

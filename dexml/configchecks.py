@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from dexml.configkeys import FAMILIES, FIELDS, Keys
 from dexml.configkeys.bank import BankKeys
+from dexml.configkeys.lightxml import GROUPED
 from dexml.configkeys.mhe import KIND_KEYS
 from dexml.configmessages import did_you_mean
 from dexml.yamlfiles import Entry
@@ -28,6 +29,7 @@ def conflicts(keys: Keys) -> Iterator[Conflict]:
     yield from _side_conflicts(keys)
     yield from _loss_conflicts(keys)
     yield from _selection_conflicts(keys)
+    yield from _lightxml_conflicts(keys)
     yield from _mhe_conflicts(keys)
     if keys.precision in ("bf16", "fp16") and not keys.amp_encode:
         text = f"precision {keys.precision} contradicts amp_encode False, which means fp32; set one of them"
@@ -100,6 +102,22 @@ def _loss_conflicts(keys: Keys) -> Iterator[Conflict]:
         yield from _correction_conflicts(keys)
     if (keys.propensity_A is None) != (keys.propensity_B is None):
         yield ("propensity_A", "propensity_B"), "propensity_A and propensity_B belong together: set both or neither"
+
+
+def _lightxml_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if keys.net != "lightxml":
+        return
+    if keys.bottleneck_dim:
+        yield (
+            ("bottleneck_dim", "net"),
+            "bottleneck_dim is not for net lightxml, whose bottleneck is lxml_dim; remove it",
+        )
+    if keys.lxml_mode == "plain":
+        for key in GROUPED:
+            if getattr(keys, key) != FIELDS[key].default:
+                yield (key, "lxml_mode"), f"{key} is for lxml_mode grouped; remove it"
+        if keys.lxml_tokens == "ranker":
+            yield ("lxml_tokens", "lxml_mode"), "lxml_tokens ranker is for lxml_mode grouped: plain takes none or both"
 
 
 def _correction_conflicts(keys: Keys) -> Iterator[Conflict]:

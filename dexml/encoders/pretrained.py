@@ -171,7 +171,14 @@ def build_encoder(cfg: Config, device: torch.device) -> TextEncoder:
         encoder: TextEncoder = StateEncoder(backbone, precision)
     else:
         encoder = TextEncoder(
-            backbone, cfg.tf_pooler, cfg.bottleneck_dim, cfg.dropout, cfg.normalizes, precision, cfg.pooled_layers
+            backbone,
+            cfg.tf_pooler,
+            cfg.bottleneck_dim,
+            cfg.dropout,
+            cfg.normalizes,
+            precision,
+            cfg.pooled_layers,
+            cfg.pooled_segments,
         )
     if cfg.save and cfg.tf_pooler == "pooler":
         pooling_linear(backbone)  # tells now, not after the training, that there is no way to export it

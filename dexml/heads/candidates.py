@@ -159,7 +159,7 @@ def _replace(found: Candidates, row: Tensor, place: Tensor) -> Candidates:
     fits = spot < len(free_row)
     fits[fits.clone()] = free_row[spot[fits]] == row[fits]
     at = row[fits], free_column[spot[fits]]
-    return Candidates(found.place.index_put(at, place[fits]), found.target.index_put(at, torch.tensor(True)))
+    return Candidates(found.place.index_put(at, place[fits]), found.target.index_put(at, found.target.new_tensor(True)))
 
 
 def _nth_of_row(row: Tensor) -> Tensor:

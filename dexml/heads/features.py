@@ -50,6 +50,11 @@ class Positives:
         cells.sort_indices()
         return cls(cells.indptr.astype(np.int64), cells.indices.astype(np.int64))
 
+    @property
+    def rows(self) -> Ints:
+        """The point of each label, beside `ids`."""
+        return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+
 
 @dataclass(frozen=True)
 class PreparedFeatures(Prepared):

@@ -66,7 +66,7 @@ class GroupSearch:
         while len(rows) and begin < order.shape[1]:
             found = self._among(order[rows, begin:end], logit_BK[rows], query_BD[rows], k)
             both = torch.cat([ids[rows], found[0]], 1), torch.cat([scores[rows], found[1]], 1)
-            ids[rows], scores[rows] = _first(*both, k)
+            ids[rows], scores[rows] = best_of(*both, k)
             begin, end = end, 2 * end
             if begin < order.shape[1]:
                 bound = logit_BK[rows, order[rows, begin]].float().sigmoid()
@@ -82,10 +82,10 @@ class GroupSearch:
         score[place >= 0] *= dots(query_BD, self.table_PD, place).float().sigmoid()
         score[place < 0] = -torch.inf
         label = self.groups.labels((place + begin).where(place >= 0, -1))
-        return _first(label, score, k)
+        return best_of(label, score, k)
 
 
-def _first(label: Tensor, score: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def best_of(label: Tensor, score: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The best k of labels [B, M], filled up with -1 and -inf."""
     at = top(score, k, label)
     missing = (0, k - at.shape[1])

@@ -10,6 +10,8 @@ from dexml.heads.base import Head, OpenTokens
 from dexml.heads.classifier import Classifier
 from dexml.heads.dual import DualEncoder
 from dexml.heads.joint import Joint
+from dexml.heads.lightxml import GroupedLightXML
+from dexml.heads.lightxml_plain import PlainLightXML
 from dexml.heads.mhe import MultiHead
 from dexml.heads.mhe_cascade import Cascade
 from dexml.heads.mhe_product import Product
@@ -25,6 +27,9 @@ def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenToke
         return Joint(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "dist-clf-net":
         return Classifier(cfg, encoder, n_labels, tokens, world)
+    if cfg.net == "lightxml":
+        kind = GroupedLightXML if cfg.lxml_mode == "grouped" else PlainLightXML
+        return kind(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "plt":
         return PLT(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "mhe":

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from dexml.data.dataset import Split
 from dexml.data.files import DataError
@@ -115,3 +117,21 @@ def label_features(kind: LabelFeatures, split: Split, tokens: OpenTokens) -> Fea
 def _without_common(tfidf: TfIdf) -> TfIdf:
     """Without tokens that every text has, as [CLS] and [SEP]."""
     return TfIdf(np.where(tfidf.idf > 1, tfidf.idf, 0))
+
+
+class Belonging(nn.Module):
+    """A module whose weights mean something with one structure only: those of another are refused when loaded."""
+
+    def __init__(self, structure: Structure) -> None:
+        super().__init__()
+        self.structure = structure
+
+    def get_extra_state(self) -> Tensor:
+        return torch.frombuffer(bytearray.fromhex(self.structure.hash), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        if not torch.equal(state.cpu(), self.get_extra_state()):
+            raise DataError(
+                "these weights belong to labels that were grouped in another way (the hash of the tree differs): "
+                "start over with --resume never"
+            )
