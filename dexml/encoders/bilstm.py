@@ -9,7 +9,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +18,12 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dexml.config import ConfigError
 
-MODEL_TYPE = "dexml-bilstm"
+CONFIG = "bilstm.json"  # not config.json, which transformers would take for one of its own
 
 
 @dataclass(frozen=True)
 class BiLSTMConfig:
-    """The shape of a BiLSTM, as config.json holds it."""
+    """The shape of a BiLSTM."""
 
     vocab_size: int
     word_width: int
@@ -36,7 +35,6 @@ class BiLSTMConfig:
     word_dropout: float = 0.2
     dropout: float = 0.5
     """on the output"""
-    model_type: str = MODEL_TYPE
 
     def __post_init__(self) -> None:
         if self.hidden_size % 2:
@@ -96,15 +94,14 @@ class BiLSTM(nn.Module):
         self.words.weight.requires_grad_(trained)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """config.json and model.safetensors, as a transformer's folder."""
-        text = json.dumps(asdict(self.config), indent=1) + "\n"
-        Path(folder, "config.json").write_text(text, encoding="utf-8")
+        """bilstm.json and model.safetensors."""
+        Path(folder, CONFIG).write_text(json.dumps(asdict(self.config), indent=1) + "\n", encoding="utf-8")
         save_model(self, str(Path(folder, "model.safetensors")))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> BiLSTM:
         """What `save_pretrained` wrote."""
-        model = cls(BiLSTMConfig(**json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))))
+        model = cls(BiLSTMConfig(**json.loads(Path(folder, CONFIG).read_text(encoding="utf-8"))))
         load_model(model, str(Path(folder, "model.safetensors")))
         return model
 
@@ -116,11 +113,4 @@ def _inverse(order: Tensor) -> Tensor:
 
 def is_bilstm(folder: str | Path) -> bool:
     """Whether a folder holds a saved BiLSTM."""
-    file = Path(folder, "config.json")
-    if not file.is_file():
-        return False
-    try:
-        config: Any = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
+    return Path(folder, CONFIG).is_file()

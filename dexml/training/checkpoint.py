@@ -50,6 +50,8 @@ class TrainState:
     zero_losses: int = 0
     """Steps in a row whose loss was exactly 0."""
     loss_scale: dict[str, float] = field(default_factory=dict)
+    clip_norms: list[float] = field(default_factory=list)
+    """Lengths of the last gradients, which adaptive clipping goes by."""
     identity: dict[str, Any] = field(default_factory=dict)
     """What must be the same on resume: config, data, number of processes."""
 

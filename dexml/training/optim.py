@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
 
 from dexml.config import Config
-from dexml.distributed import World
 from dexml.heads.base import Groups
+from dexml.training.lazyadam import LazyAdam
 
 
 def effective_lr(cfg: Config, world_size: int, lr: float) -> float:
@@ -24,6 +23,8 @@ def make_optimizer(cfg: Config, groups: Groups) -> torch.optim.Optimizer:
             return torch.optim.SGD(groups)
         case "adam":
             return torch.optim.Adam(groups, fused=True)
+        case "lazyadam":
+            return LazyAdam(groups)
     return torch.optim.AdamW(groups, fused=True)
 
 
@@ -39,20 +40,6 @@ def set_lr(optimizer: torch.optim.Optimizer, peaks: Sequence[float], factor: flo
     """Sets the rate of every group to its peak times `factor`."""
     for group, peak in zip(optimizer.param_groups, peaks, strict=True):
         group["lr"] = peak * factor
-
-
-def clip_(shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter], max_norm: float, world: World) -> Tensor:
-    """Shortens the gradient to `max_norm` (0: leaves it) and returns its length before.
-
-    Args:
-        shared: parameters whose gradient is the same on every rank of `world`.
-        own: those that this rank alone holds.
-    """
-    norm, length = (nn.utils.get_total_norm([p.grad for p in some if p.grad is not None]) for some in (shared, own))
-    if own:
-        norm = (norm.double().square() + world.sum_(length.double().square())).sqrt()
-    nn.utils.clip_grads_with_norm_([*shared, *own], max_norm or math.inf, norm)
-    return norm
 
 
 class LossScale:

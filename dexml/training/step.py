@@ -12,7 +12,8 @@ from dexml.distributed import GradientReduction, World
 from dexml.heads.base import Head, Prepared
 from dexml.stopwatch import Stopwatch
 from dexml.training.checkpoint import TrainState
-from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
+from dexml.training.clipping import Clip
+from dexml.training.optim import LossScale, effective_lr, make_optimizer, schedule, set_lr
 
 log = logging.getLogger(__name__)
 ZERO_LOSSES = 100  # steps in a row with a loss of exactly 0 before training stops
@@ -90,7 +91,7 @@ class Stepper:
         if self.loss_scale.on:
             for p in (*self.shared, *self.own):
                 p.grad.div_(self.loss_scale.value)  # type: ignore[union-attr]
-        norm = float(clip_(self.shared, self.own, self.cfg.max_grad_norm, self.world))
+        norm = Clip.of(self.cfg, state.clip_norms)(self.shared, self.own, self.world)
         finite = math.isfinite(norm)
         if finite:
             self.optimizer.step()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import pytest
@@ -10,9 +9,8 @@ import torch
 from torch import nn
 
 from dexml.config import Config
-from dexml.distributed import World
 from dexml.heads.base import decayed
-from dexml.training.optim import LossScale, clip_, effective_lr, make_optimizer, schedule, set_lr
+from dexml.training.optim import LossScale, effective_lr, make_optimizer, schedule, set_lr
 
 
 def make_model() -> nn.Module:
@@ -78,29 +76,6 @@ def test_the_schedule_rises_linearly_to_1_and_falls_linearly_to_the_last_step() 
 @pytest.mark.parametrize(("total", "warmup"), [(1, 0.0), (1, 1.0), (7, 0.0), (7, 1.0), (3, 0.1)])
 def test_every_update_of_any_schedule_moves(total: int, warmup: float) -> None:
     assert all(0 < schedule(update, total, warmup) <= 1 for update in range(total))
-
-
-def test_clipping_shortens_long_gradients_only_and_tells_the_length() -> None:
-    def gradient() -> nn.Parameter:
-        parameter = nn.Parameter(torch.zeros(2))
-        parameter.grad = torch.tensor([3.0, 4.0])
-        return parameter
-
-    for limit, expected in ((1.0, [0.6, 0.8]), (10.0, [3.0, 4.0]), (0.0, [3.0, 4.0])):
-        parameter = gradient()
-        assert float(clip_([parameter], [], limit, World())) == 5.0
-        torch.testing.assert_close(parameter.grad, torch.tensor(expected))
-    parameter = gradient()
-    parameter.grad = torch.tensor([math.inf, 1.0])
-    assert not math.isfinite(float(clip_([parameter], [], 0.0, World())))
-
-
-def test_parameters_of_this_rank_alone_count_in_the_length_and_are_shortened_too() -> None:
-    shared, own = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2, 1))
-    shared.grad, own.grad = torch.tensor([2.0]), torch.tensor([[1.0], [2.0]])
-    assert float(clip_([shared], [own], 1.5, World())) == pytest.approx(3.0)
-    torch.testing.assert_close(shared.grad, torch.tensor([1.0]))
-    torch.testing.assert_close(own.grad, torch.tensor([[0.5], [1.0]]))
 
 
 def test_the_loss_scale_halves_on_overflow_and_doubles_after_enough_good_updates() -> None:
