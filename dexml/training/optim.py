@@ -22,17 +22,20 @@ def make_optimizer(cfg: Config, groups: Groups) -> torch.optim.Optimizer:
         case "sgd":
             return torch.optim.SGD(groups)
         case "adam":
-            return torch.optim.Adam(groups, fused=True)
+            return torch.optim.Adam(groups, eps=cfg.adam_eps, fused=True)
         case "lazyadam":
-            return LazyAdam(groups)
-    return torch.optim.AdamW(groups, fused=True)
+            return LazyAdam(groups, eps=cfg.adam_eps)
+    return torch.optim.AdamW(groups, eps=cfg.adam_eps, fused=True)
 
 
-def schedule(update: int, total: int, warmup: float) -> float:
-    """Factor of the learning rate at an update: up linearly over the first share `warmup`, then linearly towards 0."""
+def schedule(update: int, total: int, warmup: float, constant: bool = False) -> float:
+    """Factor of the learning rate at an update: up linearly over the first share `warmup`, then linearly towards 0,
+    or constant."""
     rising = int(warmup * total)
     if update < rising:
         return (update + 1) / (rising + 1)
+    if constant:
+        return 1.0
     return (total - update) / max(1, total - rising)
 
 

@@ -59,7 +59,7 @@ class Stepper:
             FloatingPointError: loss or gradient is not finite, or the loss has been 0 for long; nothing was updated.
         """
         began = time.perf_counter()
-        factor = schedule(state.updates, self.total, self.cfg.warmup)
+        factor = schedule(state.updates, self.total, self.cfg.warmup, self.cfg.lr_schedule == "constant")
         set_lr(self.optimizer, self.peaks, factor)
         loss, encoded = self._accumulate(parts)
         self._check_loss(loss, state)

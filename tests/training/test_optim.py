@@ -78,6 +78,19 @@ def test_every_update_of_any_schedule_moves(total: int, warmup: float) -> None:
     assert all(0 < schedule(update, total, warmup) <= 1 for update in range(total))
 
 
+def test_a_constant_rate_rises_and_stays() -> None:
+    factors = [schedule(update, 100, 0.1, constant=True) for update in range(100)]
+    assert factors[:10] == [schedule(update, 100, 0.1) for update in range(10)]
+    assert set(factors[10:]) == {1.0}
+
+
+@pytest.mark.parametrize("optim", ["adamw", "adam", "lazyadam"])
+def test_the_epsilon_is_that_of_the_config(optim: str) -> None:
+    cfg = Config(dataset="Toy", optim=optim, adam_eps=1e-3)
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1e-3, "weight_decay": 0.0}]
+    assert make_optimizer(cfg, groups).param_groups[0]["eps"] == 1e-3
+
+
 def test_the_loss_scale_halves_on_overflow_and_doubles_after_enough_good_updates() -> None:
     scale = LossScale(on=True, value=8.0, patience=3)
     for finite, expected in ((True, 8), (True, 8), (False, 4), (True, 4), (True, 4), (True, 8), (True, 8)):
