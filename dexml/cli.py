@@ -19,6 +19,7 @@ USAGE = """dexml COMMAND ...
   predict BUNDLE [--top-k 5] [TEXT ...]           labels for texts, or for the lines of standard input
   index BUNDLE --kind ivf [--recall 0.99]         another kind of index over the labels; `dexml index --help`
   serve RUN|BUNDLE [...] [--texts DATA]           HTTP service with a page to try it on; `dexml serve --help`
+  uncertainty RUN [RUN ...] [--ood FILE]          how unsure an ensemble is, and of what; `dexml uncertainty --help`
   report RUN [RUN ...] [--out FOLDER]             one HTML page about a run, or several side by side
   export RUN FOLDER                               a folder to give away: model, labels, index, metrics, model card
   push RUN OWNER/NAME [--dry-run] [--public]      the same to the Hugging Face Hub; `dexml push --help`
@@ -109,6 +110,7 @@ COMMANDS = {
     "predict": "dexml.hub.command:predict_command",
     "index": "dexml.index.command:index_command",
     "serve": "dexml.serve.command:serve_command",
+    "uncertainty": "dexml.hub.uncertainty:uncertainty_command",
     "report": "dexml.report.command:report_command",
     "export": "dexml.hub.publish:export_command",
     "push": "dexml.hub.publish:push_command",

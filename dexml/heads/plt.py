@@ -140,6 +140,16 @@ class PLT(FeatureHead):
             yield search.beam(known, len(z_nD), k, beam) if beam else search.exact(known, len(z_nD), k)
 
     @torch.no_grad()
+    def probable(self, z_ND: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The labels of `best`, and bounds [N] of the probability of each other label and of their sum."""
+        found = list(self.found(z_ND, k))
+        ids, largest, mass = (
+            torch.cat(part)
+            for part in zip(*((f.lists(k)[0], f.omitted_max, f.omitted_mass) for f in found), strict=True)
+        )
+        return ids, largest, mass
+
+    @torch.no_grad()
     def score(self, z_ND: Tensor, ids_NK: Tensor) -> Tensor:
         """[N, K] the probabilities of these labels, exact; 0 for -1."""
         return self._search.log_marginals(self._conditionals(z_ND), ids_NK).exp()

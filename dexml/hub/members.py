@@ -1,0 +1,110 @@
+"""The members of an ensemble, from bundles: whatever head they have, as long as its scores can be probabilities.
+
+n texts, D width of a vector, K labels of a text, L labels in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dexml.config import Config, ConfigError, load_config
+from dexml.data.tokens import TextTokens
+from dexml.encoders.encoder import Encoder
+from dexml.evaluation.gains import Floats
+from dexml.evaluation.retrieval import Embeddings, Finder
+from dexml.evaluation.topk import Ids
+from dexml.evaluation.uncertainty_texts import Listed, Member
+from dexml.heads.probabilities import Certified, Probabilistic
+from dexml.hub.bundle import SETTINGS, Bundle, read_embeddings
+from dexml.index.search import FlatSearcher
+
+BLOCK = 512  # texts scored at a time
+
+
+def load_member(path: Path, device: str | None = None) -> tuple[Member, Sequence[str]]:
+    """The model of a run or bundle, and its label texts.
+
+    Raises:
+        ConfigError, DataError: no such bundle, or one whose scores are no probabilities.
+    """
+    folder = path / "best" if (path / "best").is_dir() else path
+    bundle = Bundle.read(folder, device, amp=False, trust_remote_code=False)
+    cfg = load_config([folder / SETTINGS])
+    if bundle.finder is not None:
+        return HeadMember(folder, bundle.encoder, bundle.finder), bundle.labels
+    return VectorMember(folder, bundle.encoder, cfg), bundle.labels
+
+
+class HeadMember:
+    """A head with layers of its own."""
+
+    def __init__(self, folder: Path, encoder: Encoder, finder: Finder) -> None:
+        head: object = getattr(finder, "head", None)
+        if not isinstance(head, Probabilistic):
+            raise ConfigError(f"{folder}: the scores of its head are no probabilities of labels")
+        self.head: Probabilistic = head
+        self.encoder, self.embedder, self.n_labels = encoder, finder.embedder, finder.n_items
+
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        tokens = TextTokens(texts, self.encoder.tokenizer, self.encoder.max_len)
+        return self.embedder.part(tokens, np.arange(len(texts)))
+
+    @torch.no_grad()
+    def find(self, encoded: torch.Tensor, k: int) -> Listed:
+        parts = [self._find(z, k) for z in encoded.split(BLOCK)]
+        return Listed(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _find(self, z_nD: torch.Tensor, k: int) -> tuple[Ids, Floats, Floats, Floats]:
+        if isinstance(self.head, Certified):
+            ids, largest, mass = self.head.probable(z_nD, k)
+        else:  # nothing is known of the labels that the search has not found
+            ids = self.head.best(z_nD, k)[0]
+            largest = torch.ones(len(ids))
+            mass = float(self.n_labels) - (ids >= 0).sum(1).double()
+        arrays = (ids, self.head.score(z_nD, ids), largest, mass)
+        return tuple(array.cpu().numpy() for array in arrays)  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def score(self, encoded: torch.Tensor, ids: Ids) -> Floats:
+        wanted = torch.from_numpy(ids).to(encoded.device)
+        parts = zip(encoded.split(BLOCK), wanted.split(BLOCK), strict=True)
+        return np.concatenate([self.head.score(z, part).double().cpu().numpy() for z, part in parts])
+
+
+class VectorMember:
+    """A vector for every label, trained with binary cross-entropy: p = sigmoid(score / tau)."""
+
+    def __init__(self, folder: Path, encoder: Encoder, cfg: Config) -> None:
+        if cfg.loss_criterion != "bce":
+            raise ConfigError(
+                f"{folder}: scores trained with loss_criterion {cfg.loss_criterion} are no probabilities: "
+                f"train with bce"
+            )
+        self.encoder, self.tau, self.label_LD = encoder, cfg.tau, read_embeddings(folder, slice(None))
+        self.searcher = FlatSearcher(self.label_LD)
+
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        return self.encoder.encode(texts)
+
+    def find(self, encoded: Embeddings, k: int) -> Listed:
+        """The most probable of all, so the last of a list bounds the rest."""
+        ids, scores = self.searcher.search(encoded, min(k, len(self.label_LD)))
+        p = _sigmoid(scores / self.tau)
+        left = len(self.label_LD) - ids.shape[1]
+        last = p[:, -1] * (left > 0)
+        return Listed(ids, p, last, last * left)
+
+    def score(self, encoded: Embeddings, ids: Ids) -> Floats:
+        parts = [
+            np.einsum("nd,nkd->nk", encoded[i : i + 16], self.label_LD[ids[i : i + 16]]) for i in range(0, len(ids), 16)
+        ]
+        return np.where(ids >= 0, _sigmoid(np.concatenate(parts) / self.tau), 0.0)
+
+
+def _sigmoid(logits: npt.ArrayLike) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * np.asarray(logits, np.float64))))
