@@ -30,18 +30,24 @@ Files = dict[str, bytes]
 class Repository:
     private: bool
     commits: list[Files] = field(default_factory=lambda: [{".gitattributes": b""}])
-
-    def sha(self, number: int) -> str:
-        return hashlib.sha1(f"{number}".encode()).hexdigest()
-
-    def files(self, revision: str) -> Files | None:
-        if revision == "main":
-            return self.commits[-1]
-        shas = [self.sha(number) for number in range(len(self.commits))]
-        return self.commits[shas.index(revision)] if revision in shas else None
+    heads: dict[str, int] = field(default_factory=lambda: {"main": 0})
+    """by branch, its newest commit"""
 
     def sha_of(self, revision: str) -> str:
-        return self.sha(len(self.commits) - 1) if revision == "main" else revision
+        return _sha(self.heads[revision]) if revision in self.heads else revision
+
+    def files(self, revision: str) -> Files | None:
+        shas = [_sha(number) for number in range(len(self.commits))]
+        sha = self.sha_of(revision)
+        return self.commits[shas.index(sha)] if sha in shas else None
+
+    def commit(self, branch: str, files: Files) -> None:
+        self.commits.append(files)
+        self.heads[branch] = len(self.commits) - 1
+
+
+def _sha(number: int) -> str:
+    return hashlib.sha1(f"{number}".encode()).hexdigest()
 
 
 class Hub(ThreadingHTTPServer):
@@ -58,6 +64,8 @@ class Hub(ThreadingHTTPServer):
         """digests of the large files that came in whole"""
         self.cuts = 0
         """uploads of large files that will break off half-way"""
+        self.allowed: int | None = None
+        """large files that may come in; all others break off"""
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: Any) -> None:
@@ -106,16 +114,20 @@ class Handler(BaseHTTPRequestHandler):
         found = self._writable(repo)
         if found is None:
             return None
-        if rest.startswith("preupload/"):
-            return self._modes(found, json.loads(body)["files"])
         if rest == "info/lfs/objects/batch":
             return self._batch(json.loads(body)["objects"])
-        return self._commit(repo, found, [json.loads(line) for line in body.splitlines()])
+        kind, _, branch = rest.partition("/")
+        if kind == "branch":
+            return self._branch(found, branch)
+        if kind == "preupload":
+            return self._modes(found.files(branch) or {}, json.loads(body)["files"])
+        return self._commit(repo, found, branch, [json.loads(line) for line in body.splitlines()])
 
     def do_PUT(self) -> None:
         length = int(self.headers["Content-Length"])
-        if self.server.cuts:
-            self.server.cuts -= 1
+        full = self.server.allowed is not None and len(self.server.uploads) >= self.server.allowed
+        if self.server.cuts or full:
+            self.server.cuts -= not full
             self.rfile.read(length // 2)
             self.close_connection = True
             self.connection.close()
@@ -182,8 +194,13 @@ class Handler(BaseHTTPRequestHandler):
         errors = [{"message": message} for message in wrong]
         return self._answer(400 if errors else 200, {"errors": errors, "warnings": []})
 
-    def _modes(self, found: Repository, files: list[dict[str, Any]]) -> None:
-        held = found.files("main") or {}
+    def _branch(self, found: Repository, name: str) -> None:
+        if name in found.heads:
+            return self._answer(409, {"error": "Reference already exists"})
+        found.heads[name] = found.heads["main"]
+        return self._answer(201, {})
+
+    def _modes(self, held: Files, files: list[dict[str, Any]]) -> None:
         modes = []
         for file in files:
             path = file["path"]
@@ -201,8 +218,8 @@ class Handler(BaseHTTPRequestHandler):
                 wanted["actions"] = {"upload": {"href": f"{self.server.address}/upload/{wanted['oid']}"}}
         return self._answer(200, {"transfer": "basic", "objects": objects})
 
-    def _commit(self, repo: str, found: Repository, lines: list[dict[str, Any]]) -> None:
-        files = dict(found.commits[-1])
+    def _commit(self, repo: str, found: Repository, branch: str, lines: list[dict[str, Any]]) -> None:
+        files = dict(found.files(branch) or {})
         for line in lines:
             value = line["value"]
             if line["key"] == "file":
@@ -211,8 +228,8 @@ class Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = self.server.blobs[value["oid"]]
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
-        found.commits.append(files)
-        sha = found.sha_of("main")
+        found.commit(branch, files)
+        sha = found.sha_of(branch)
         return self._answer(200, {"commitUrl": f"{self._url(repo)}/commit/{sha}", "commitOid": sha})
 
     def _resolve(self, path: str) -> None:
@@ -277,7 +294,7 @@ def environment(hub: Hub, home: Any, token: str | None = "hf_owner") -> dict[str
         "HF_ENDPOINT": hub.address,
         "HF_HUB_DISABLE_XET": "1",
         "HF_HOME": str(home),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "0",
     }
     return found | ({"HF_TOKEN": token} if token else {})
 
@@ -286,7 +303,14 @@ def point_here(hub: Hub, home: Any, patch: pytest.MonkeyPatch, token: str | None
     """Sends this process to the Hub: its variables are read when huggingface_hub is imported, which has happened."""
     from huggingface_hub import constants
 
-    for name, value in (("ENDPOINT", hub.address), ("HF_HUB_DISABLE_XET", True), ("HF_HUB_CACHE", str(home))):
+    here = {
+        "ENDPOINT": hub.address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_CACHE": str(home),
+        "HF_HUB_OFFLINE": False,
+        "HF_TOKEN_PATH": str(home / "token"),
+    }
+    for name, value in here.items():
         patch.setattr(constants, name, value)
     patch.setenv("HF_TOKEN", token) if token else patch.delenv("HF_TOKEN", raising=False)
-    patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
