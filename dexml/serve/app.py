@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -10,73 +9,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import Field
 
 from dexml import __version__
 from dexml.data.files import DataError
 from dexml.serve import schemas
 from dexml.serve.limits import Gate, Limits
-from dexml.serve.metrics import Counted, Metrics
+from dexml.serve.metrics import Counted
 from dexml.serve.pages import page_headers, reference_page, web_page
-from dexml.serve.served import Query as Asked
 from dexml.serve.served import Served
-from dexml.serve.worker import Overloaded, Worker
+from dexml.serve.service import Service
+from dexml.serve.worker import Overloaded
 
+LabelId = Annotated[int, Field(ge=0, lt=1 << 63)]
 STUCK = 60.0  # seconds of one call after which the service calls itself not ready
 ABOUT = "Labels for texts. Scores are inner products of embeddings; only a calibrated model tells probabilities."
-
-
-class Service:
-    """The models, the worker and what requests may do with them."""
-
-    def __init__(self, models: Sequence[Served], limits: Limits, token: str | None = None) -> None:
-        """`token` allows label changes; without one they are off."""
-        self.models = {model.name: model for model in models}
-        self.limits, self.token = limits, token
-        self.metrics = Metrics()
-        self.worker = Worker(limits.waiting, self.metrics.computed)
-        self.metrics.follow(lambda: self.worker.items)
-        for model in models:
-            self.metrics.labels.labels(model.name).set_function(model.labels.__len__)
-
-    def model(self, name: str | None) -> Served:
-        """404 if there is none of this name."""
-        if name is None:
-            return next(iter(self.models.values()))
-        if name not in self.models:
-            raise HTTPException(404, f"no model {name[:80]!r}: there are {', '.join(self.models)}")
-        return self.models[name]
-
-    def queries(self, model: Served, wanted: schemas.OneText | schemas.ManyTexts) -> list[Asked]:
-        """422 if the texts or what is wanted for them cannot be."""
-        texts = [wanted.text] if isinstance(wanted, schemas.OneText) else wanted.texts
-        self.check(texts, self.limits.chars, "text")
-        if wanted.k > self.limits.labels:
-            raise HTTPException(422, f"k is {wanted.k}: at most {self.limits.labels} here")
-        if wanted.threshold is not None and not model.calibrated:
-            raise HTTPException(422, f"{model.name} is not calibrated: its scores are not probabilities; no threshold")
-        if wanted.neighbours and model.texts is None:
-            raise HTTPException(422, f"{model.name} is served without training texts: neighbours must be 0")
-        return [Asked(text, wanted.k, wanted.threshold, wanted.neighbours) for text in texts]
-
-    def check(self, texts: Sequence[str], chars: int, kind: str) -> None:
-        """422 for too many, too long or blank texts."""
-        if len(texts) > self.limits.texts:
-            raise HTTPException(422, f"{len(texts):,} {kind}s: at most {self.limits.texts:,} a request")
-        for number, text in enumerate(texts, start=1):
-            if not text.strip():
-                raise HTTPException(422, f"{kind} {number} is empty")
-            if len(text) > chars:
-                raise HTTPException(422, f"{kind} {number} has {len(text):,} characters: at most {chars:,}")
-
-    def may_change(
-        self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-    ) -> None:
-        """401 without the token, 403 if there is none."""
-        if self.token is None:
-            raise HTTPException(403, "label changes are off: start the service with a token")
-        if given is None or not hmac.compare_digest(given.credentials.encode(), self.token.encode()):
-            raise HTTPException(401, "label changes need the token", {"www-authenticate": "Bearer"})
 
 
 def make_app(models: Sequence[Served], limits: Limits | None = None, token: str | None = None) -> FastAPI:
@@ -147,7 +94,7 @@ def _changing(service: Service) -> APIRouter:
 
     @router.delete("/labels", response_model=schemas.Changed)
     async def remove_labels(
-        id: Annotated[list[int], Query(description="Of a label; several: ?id=3&id=5.")], model: str | None = None
+        id: Annotated[list[LabelId], Query(description="Of a label; several: ?id=3&id=5.")], model: str | None = None
     ) -> Any:
         """Removes labels; the others keep their ids, and these are never given again."""
         one = service.model(model)
@@ -187,8 +134,8 @@ def _pages(app: FastAPI) -> APIRouter:
         return HTMLResponse(web_page(), headers=page_headers(web_page()))
 
     @router.get("/docs")
-    async def reference() -> HTMLResponse:
-        html = reference_page(app.openapi())
+    async def reference(request: Request) -> HTMLResponse:
+        html = reference_page(app.openapi(), str(request.base_url))
         return HTMLResponse(html, headers=page_headers(html))
 
     return router
@@ -222,7 +169,8 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part != "body")
-    return JSONResponse({"detail": f"{place}: {first['msg']}" if place else first["msg"]}, 422)
+    told = f"{place}: {first['msg']}" if place else first["msg"]
+    return JSONResponse({"detail": told.encode(errors="replace").decode()}, 422)
 
 
 async def _overloaded(_: Request, error: Exception) -> JSONResponse:

@@ -20,7 +20,9 @@ def serve_command(words: Sequence[str]) -> None:
     """Serves the models until SIGINT or SIGTERM, then answers what it has taken and ends."""
     args = _parse(words)
     token, chosen = read_token(args.token_file), named(args.models)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    log = logging.getLogger("dexml")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler())
     with listen(args.host, args.port) as place:  # a port that is taken is told before a model is loaded
         from dexml.serve.limits import Limits
         from dexml.serve.run import serve

@@ -20,11 +20,11 @@ def web_page() -> str:
     return _template("index.html")
 
 
-def reference_page(openapi: dict[str, Any]) -> str:
-    """The page at /docs, of an OpenAPI description."""
+def reference_page(openapi: dict[str, Any], url: str) -> str:
+    """The page at /docs: an OpenAPI description of the service at `url`."""
     schemas = openapi["components"]["schemas"]
     operations = [
-        _operation(path, method, operation, schemas)
+        _operation(path, method, operation, schemas, url)
         for path, methods in openapi["paths"].items()
         for method, operation in methods.items()
     ]
@@ -66,10 +66,12 @@ def _digest(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[str, Any], url: str) -> str:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     fields = schemas[body["$ref"].rsplit("/", 1)[1]] if body else {"properties": {}}
-    rows = [_row(name, field, name in fields.get("required", ())) for name, field in fields["properties"].items()] + [
+    needed = set(fields.get("required", ()))
+    named = sorted(fields["properties"].items(), key=lambda field: field[0] not in needed)
+    rows = [_row(name, field, name in needed) for name, field in named] + [
         _row(f"?{field['name']}=", {**field["schema"], **field}, field.get("required", False))
         for field in operation.get("parameters", ())
     ]
@@ -78,7 +80,7 @@ def _operation(path: str, method: str, operation: dict[str, Any], schemas: dict[
     return (
         f"<section><h2><b>{method.upper()}</b> {escape(path)}</h2>"
         f'<p class="lead">{escape(operation.get("description", ""))}{secret}</p>{table}'
-        f"<pre>{escape(_curl(path, method, fields, bool(secret)))}</pre></section>"
+        f"<pre>{escape(_curl(url.rstrip('/') + path, method, fields, bool(secret)))}</pre></section>"
     )
 
 
@@ -90,11 +92,11 @@ def _row(name: str, field: dict[str, Any], required: bool) -> str:
     return f"<tr><th>{escape(name)}</th><td>{escape(kind)}, {escape(default)}</td><td>{told}</td></tr>"
 
 
-def _curl(path: str, method: str, fields: dict[str, Any], secret: bool) -> str:
+def _curl(url: str, method: str, fields: dict[str, Any], secret: bool) -> str:
     words = ["curl"] + (["-X", method.upper()] if method == "delete" else [])
     if secret:
         words.append('-H "Authorization: Bearer $DEXML_TOKEN"')
     example = {name: field["examples"][0] for name, field in fields["properties"].items() if "examples" in field}
     if example:
         words.append(f"--json '{json.dumps(example)}'")
-    return " ".join([*words, f"'http://127.0.0.1:8000{path}{'?id=3' if method == 'delete' else ''}'"])
+    return " ".join([*words, f"'{url}{'?id=3' if method == 'delete' else ''}'"])

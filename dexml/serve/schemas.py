@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _whole(text: str) -> str:
+    """JSON can name half a surrogate pair, which is no character."""
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("half a surrogate pair is no character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
 
 
 class _Strict(BaseModel):
@@ -15,15 +27,17 @@ class _Wanted(_Strict):
         None, ge=0, lt=1, description="Only labels with a probability above this; needs a calibrated model."
     )
     neighbours: int = Field(0, ge=0, le=50, description="Nearest training texts; needs a model served with texts.")
-    model: str | None = Field(None, description="One of /models; the first by default.")
+    model: Text | None = Field(None, description="One of /models; the first by default.")
 
 
 class OneText(_Wanted):
-    text: str = Field(description="What to find labels for.", examples=["a knight fights a dragon by the sea"])
+    text: Text = Field(description="What to find labels for.", examples=["a knight fights a dragon by the sea"])
 
 
 class ManyTexts(_Wanted):
-    texts: list[str] = Field(min_length=1, description="As if each were asked alone.", examples=[["a ship", "a storm"]])
+    texts: list[Text] = Field(
+        min_length=1, description="As if each were asked alone.", examples=[["a ship", "a storm"]]
+    )
 
 
 class Label(BaseModel):
@@ -51,8 +65,8 @@ class Answers(BaseModel):
 
 
 class NewLabels(_Strict):
-    labels: list[str] = Field(min_length=1, description="Texts of one line.", examples=[["moonlit harbour"]])
-    model: str | None = None
+    labels: list[Text] = Field(min_length=1, description="Texts of one line.", examples=[["moonlit harbour"]])
+    model: Text | None = None
 
 
 class Changed(BaseModel):

@@ -54,7 +54,7 @@ function about() {
   $("facts").textContent = [model.name, ...facts].filter(Boolean).join(" · ");
   document.title = `${model.name} · dexml`;
   $("examples").replaceChildren(...model.examples.map((text) => {
-    const button = make("button", text.length > 80 ? text.slice(0, 79) + "…" : text);
+    const button = make("button", text);
     button.type = "button";
     button.onclick = () => { $("text").value = text; ask(); };
     const item = make("li", "");
@@ -96,6 +96,10 @@ function show(answers) {
   const near = answers.find((answer) => answer.neighbours?.length);
   const names = new Set(answers.flatMap((answer) => answer.labels.map((label) => label.text)));
   $("near").hidden = !near;
+  $("whose").hidden = answers.length < 2;
+  $("whose").textContent = near === answers[0] ? "A" : "B";
+  $("whose").className = `letter ${$("whose").textContent}`;
+  $("results").classList.toggle("single", answers.length === 1 && Boolean(near));
   $("neighbours").replaceChildren(...(near ? near.neighbours.map((one) => neighbour(one, names)) : []));
   $("results").hidden = false;
   const best = answers[0].labels[0];
