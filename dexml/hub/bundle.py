@@ -122,16 +122,9 @@ class Bundle:
     @classmethod
     def read(cls, folder: Path, device: str | None, amp: bool, trust_remote_code: bool) -> Bundle:
         """Reads the bundle in `folder` as it was exported; errors as of `load`."""
-        headed = (folder / HEAD).exists()
-        missing = [
-            name
-            for name in (*COMMON, *([SETTINGS] if headed else [EMBEDDINGS, "index"]))
-            if not (folder / name).exists()
-        ]
-        if missing:
-            raise DataError(f"{folder} is no bundle: {', '.join(missing)} missing; training writes one to <run>/best")
+        check_parts(folder)
         labels = read_labels(folder)
-        if headed:
+        if (folder / HEAD).exists():
             from dexml.hub.headed import load_headed
 
             encoder, finder = load_headed(folder, labels, device, amp, trust_remote_code)
@@ -222,6 +215,14 @@ def _by_text(folder: Path) -> bool:
         return not path.exists() or yaml.safe_load(path.read_text(encoding="utf-8"))["net"] in DUAL
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise DataError(f"{path} names no net: copy it again") from error
+
+
+def check_parts(folder: Path) -> None:
+    """DataError unless what every bundle has is there."""
+    needed = [*COMMON, *([SETTINGS] if (folder / HEAD).exists() else [EMBEDDINGS, "index"])]
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        raise DataError(f"{folder} is no bundle: {', '.join(missing)} missing; training writes one to <run>/best")
 
 
 def check_digests(folder: Path, digests: dict[str, str]) -> None:

@@ -68,8 +68,8 @@ def _front_matter(folder: Path, name: str, run: Run | None, given: Given) -> str
 def _tags(run: Run | None) -> list[str]:
     if run is None:
         return []
-    loss, n = str(run.config.get("loss_criterion", "")), run.metrics.get("N_train")
-    return [*([f"loss:{LOSSES[loss]}"] * (loss in LOSSES)), *([f"dataset_size:{n}"] * bool(n))]
+    found = {"loss": LOSSES.get(run.config.get("loss_criterion", "")), "dataset_size": run.metrics.get("N_train")}
+    return [f"{name}:{value}" for name, value in found.items() if value]
 
 
 def _eval_results(run: Run, given: Given) -> list[Any]:

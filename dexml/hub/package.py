@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from dexml.data.files import DataError, sha256
 from dexml.data.hubfolder import Download
-from dexml.hub.bundle import EMBEDDINGS, LABELS, read_embeddings
+from dexml.hub.bundle import EMBEDDINGS, LABELS, check_parts, read_embeddings
 from dexml.hub.card import model_card
 from dexml.hub.cardtext import Given
 from dexml.hub.labelset import CHANGES, LabelSet
@@ -39,6 +39,7 @@ def packed(
         DataError, LabelIndexError, ConfigError, HubError: as of `Bundle.load`.
     """
     folder = bundle_folder(source, **download)
+    check_parts(folder)
     run = _run_of(Path(source))
     files = _parts(folder)
     with tempfile.TemporaryDirectory() as place:
