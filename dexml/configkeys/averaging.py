@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from dexml.configkeys.kinds import Count, KeyGroup, Natural, Positive
+from dexml.configkeys.kinds import KeyGroup, Natural, Positive
 
 
 class AveragingKeys(KeyGroup):
@@ -13,5 +13,5 @@ class AveragingKeys(KeyGroup):
     """Epsilon of Adam, added to the root of its second moment. Published text classifiers take 1e-6."""
     swa_every: Natural = 0
     """Average the weights every so many steps of an epoch; evaluation and export use the average. 0 never does."""
-    swa_start: Count = 1
+    swa_start: Natural = 1
     """Epochs before averaging begins, with the weights as they are then."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from dexml.config import Config
 from dexml.session import Session
+from dexml.training.averaging import Average
 from dexml.training.checkpoint import (
     TrainState,
     check_identity,
@@ -32,8 +33,8 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one run in `folder`: encoder, head, optimiser, random state and counters."""
 
-    def __init__(self, cfg: Config, folder: Path, session: Session, stepper: Stepper) -> None:
-        self.cfg, self.folder, self.session, self.stepper = cfg, folder, session, stepper
+    def __init__(self, cfg: Config, folder: Path, session: Session, stepper: Stepper, average: Average) -> None:
+        self.cfg, self.folder, self.session, self.stepper, self.average = cfg, folder, session, stepper, average
         self.world, self.head = session.world, session.head
 
     @property
@@ -62,13 +63,16 @@ class Checkpoints:
         return checkpoint_path(self.folder, int(state.best["step"]))
 
     def load_best(self, state: TrainState) -> None:
-        """The weights of the best model so far."""
-        load_weights(self.best(state), self.head.model, self.head.own, self.world.rank)
+        """The weights of the best model so far, averaged where they were."""
+        path = self.best(state)
+        load_weights(path, self.head.model, self.head.own, self.world.rank)
+        self.average.load(path, self.world.rank)
 
     def restore(self, path: Path) -> TrainState:
         """Puts everything back as it was."""
         state = load_checkpoint(path, self.head.model, self.stepper.optimizer, self.world.rank, self.head.own)
         self.head.side.load(path)
+        self.average.load(path, self.world.rank)
         if not self.world.is_main:
             state.cost = {}  # rank 0 has what all have spent
         if state.loss_scale:
@@ -86,9 +90,9 @@ class Checkpoints:
 
         def extra(path: Path) -> None:
             self.head.side.save(path)
-            if self.head.own:
-                for rank in range(self.world.size):
-                    shard_path(self._aside, rank).rename(shard_path(path, rank))
+            if self._aside.exists():
+                for file in self._aside.iterdir():
+                    file.rename(path / file.name)
 
         def write() -> None:
             model, optimizer, own = self.head.model, self.stepper.optimizer, self.head.own
@@ -103,7 +107,9 @@ class Checkpoints:
         return self.folder / ".step-shards.tmp"
 
     def _write_shards(self) -> None:
-        """What each rank alone holds, too much to be gathered by one."""
-        if self.head.own:
+        """What each rank alone holds, too much to be gathered by one, and the averaged weights."""
+        if self.head.own or self.average.n:
             self.world.on_main(lambda: self._aside.mkdir(parents=True, exist_ok=True))
+        if self.head.own:
             save_shard(shard_path(self._aside, self.world.rank), self.head.own, self.stepper.optimizer)
+        self.average.save(self._aside, self.world.rank)

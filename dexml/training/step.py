@@ -112,3 +112,10 @@ class Stepper:
             raise FloatingPointError(
                 f"the loss was exactly 0 for {ZERO_LOSSES} steps: do all points have the same labels?"
             )
+
+
+def drops_out(until: float | None, step: int, per_epoch: int) -> bool:
+    """Whether a step of an epoch has dropout: up to step `until`, or in a share of the steps if it is below 1."""
+    if until is None:
+        return True
+    return step < until * per_epoch if until < 1 else step <= until

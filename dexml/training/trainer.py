@@ -23,6 +23,7 @@ from dexml.labels.policy import Shortlist
 from dexml.session import Session
 from dexml.stopwatch import in_words
 from dexml.training.ahead import ahead
+from dexml.training.averaging import Average
 from dexml.training.checkpoint import TrainState
 from dexml.training.cost import add_step, told
 from dexml.training.log import log_to, start_log
@@ -33,7 +34,7 @@ from dexml.training.resume import Checkpoints
 from dexml.training.rng import seed_rng
 from dexml.training.rundir import RunFolder
 from dexml.training.selection import select
-from dexml.training.step import Stepper, StepReport
+from dexml.training.step import Stepper, StepReport, drops_out
 from dexml.training.trackers import tracker_config, tracker_names
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ class Trainer:
         self.per_epoch = steps_per_epoch(len(session.train_rows), self.batch_size)
         self.total = self.per_epoch * cfg.num_epochs
         self.stepper = Stepper(cfg, self.head, self.world, self.total)
-        self.checkpoints = Checkpoints(cfg, self.folder.checkpoints, session, self.stepper)
+        self.average = Average(cfg, self.head, self.per_epoch)
+        self.checkpoints = Checkpoints(cfg, self.folder.checkpoints, session, self.stepper, self.average)
         self.resumed = self.world.on_main(self.checkpoints.to_resume)
         self.world.on_main(self._open)
         self._describe()
@@ -90,11 +92,11 @@ class Trainer:
         log_to(self.folder.path / "log.txt")
 
     def _bytes_needed(self) -> int:
-        """Room for the checkpoints (12 bytes a weight: itself and two moments) and the bundle with its label index."""
+        """Room for the checkpoints (12 bytes a weight: itself and two moments, 16 with its average) and the bundle."""
         weights = sum(p.numel() for p in self.session.encoder.parameters())
         weights += self.world.size * sum(p.numel() for p in self.head.own.values())
         labels = self.session.dataset.n_labels * self.session.encoder.width
-        return (self.cfg.save_keep + 4) * 12 * weights + 8 * labels
+        return (self.cfg.save_keep + 4) * (16 if self.cfg.swa_every else 12) * weights + 8 * labels
 
     def _describe(self) -> None:
         cfg, rows = self.cfg, len(self.session.train_rows)
@@ -156,7 +158,11 @@ class Trainer:
             yield ready
 
     def _step(self, parts: list[Prepared]) -> None:
+        step = self.state.step
+        self.session.encoder.train(drops_out(self.cfg.dropout_off_after_step, step % self.per_epoch, self.per_epoch))
+        self.average.before(step)
         report = self.stepper.step(parts, self.state)
+        self.average.after(step)
         began, self.step_ended = self.step_ended, time.perf_counter()
         add_step(self.state.cost, self.step_ended - began, report.encoded)
         self._tell(report)
@@ -203,7 +209,8 @@ class Trainer:
 
     def _evaluate(self, epoch: int) -> None:
         cfg, state, split, began = self.cfg, self.state, self._watched, time.perf_counter()
-        metrics, predictions = self.session.evaluate(split)[split]
+        with self.average.installed():
+            metrics, predictions = self.session.evaluate(split)[split]
         if split == "tst":
             self.tested = state.step, (metrics, predictions)
         selects = bool(cfg.num_val_points) or cfg.select_on_test
@@ -267,6 +274,7 @@ class Trainer:
         cfg, step = self.cfg, int(self.state.best.get("step", self.state.step))
         if step != self.state.step:
             self.checkpoints.load_best(self.state)
+        self.average.install()
         if self.tested is not None and self.tested[0] == step and cfg.predict_mode == "labels":
             return {"tst": {"labels": self.tested[1]}}
         splits = ["tst", *["val"] * bool(cfg.num_val_points and cfg.save)]
