@@ -11,7 +11,9 @@ import torch
 PHASES = (
     "wait",
     "encode queries",
+    "choose labels",
     "encode labels",
+    "move labels",
     "loss",
     "backward queries",
     "backward labels",

@@ -6,7 +6,7 @@ Trainer, checkpoints, evaluation and export know no more of a head than is writt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +57,8 @@ class StepStats:
     """Mean over the global batch."""
     labels: int
     tokens: int
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """what else the log tells of the step, of all ranks"""
 
 
 class Head(Protocol):

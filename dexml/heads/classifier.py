@@ -22,6 +22,7 @@ from dexml.heads.base import OFF, BundleWriter, Groups, OpenTokens, PreparedPool
 from dexml.heads.batchloss import QUERIES, BatchLoss, Texts
 from dexml.heads.rows import LabelRows, random_rows
 from dexml.hub.bundle import vectors_writer
+from dexml.labels.policy import make_label_side
 from dexml.stopwatch import Stopwatch
 
 
@@ -48,7 +49,7 @@ class Classifier:
 
     def learn_from(self, split: Split) -> None:
         self.rows.check()
-        self.loss = BatchLoss(self.cfg, split, self.world)
+        self.loss = BatchLoss(self.cfg, split, self.world, make_label_side(self.cfg, split.relevance.shape))
         self.side = self.loss.side
         self.query_tokens = self.tokens("trn")
         self.texts = Texts(self.cfg, self.encoder, self.world)

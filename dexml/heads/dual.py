@@ -19,6 +19,7 @@ from dexml.heads.base import OFF, BundleWriter, Groups, OpenTokens, PreparedPool
 from dexml.heads.batchloss import LABELS, QUERIES, BatchLoss, Texts
 from dexml.hub.bundle import vectors_writer
 from dexml.labels.gradcache import TextSide
+from dexml.labels.policy import LabelSide, make_label_side
 from dexml.stopwatch import Stopwatch
 
 
@@ -46,10 +47,13 @@ class DualEncoder:
         return {}
 
     def learn_from(self, split: Split) -> None:
-        self.loss = BatchLoss(self.cfg, split, self.world)
+        self.loss = BatchLoss(self.cfg, split, self.world, self._label_side(split))
         self.side = self.loss.side
         self.query_tokens, self.label_tokens = self.tokens("trn"), self.tokens("labels")
         self.texts = Texts(self.cfg, self.encoder, self.world)
+
+    def _label_side(self, split: Split) -> LabelSide:
+        return make_label_side(self.cfg, split.relevance.shape)
 
     def fit_structure(self, embedder: Embedder) -> None: ...
 

@@ -6,6 +6,8 @@ from dexml.config import Config
 from dexml.distributed import World
 from dexml.encoders.text import TextEncoder
 from dexml.heads.attentionhead import FlatAttention
+from dexml.heads.attentionxml import FirstLevel, NextLevel
+from dexml.heads.bank import BankEncoder
 from dexml.heads.base import Head, OpenTokens
 from dexml.heads.classifier import Classifier
 from dexml.heads.dual import DualEncoder
@@ -36,4 +38,9 @@ def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenToke
         return MHE[cfg.mhe_kind](cfg, encoder, n_labels, tokens, world)
     if cfg.net == "bilstm":
         return FlatAttention(cfg, encoder, n_labels, tokens, world)
+    if cfg.net == "attentionxml":
+        level = FirstLevel if cfg.train_level == 0 else NextLevel
+        return level(cfg, encoder, n_labels, tokens, world)
+    if cfg.resolved_label_side == "bank":
+        return BankEncoder(cfg, encoder, n_labels, tokens, world)
     return DualEncoder(cfg, encoder, n_labels, tokens, world)

@@ -34,11 +34,17 @@ class LogQ:
         """[L] points that draw the label, in expectation"""
 
     def log_weights(self, pool: Ints, batch_size: int) -> NDArray[np.float64]:
-        """[len(pool)] -ln P(the label is a positive of the other batch_size - 1 points of a batch without it).
+        """[len(pool)] -ln P(the label is a positive of the other batch_size - 1 points of a batch without it)."""
+        chances = _chances(self.points - 1, self.hits[pool], min(batch_size, self.points) - 1)
+        return -np.log(np.maximum(chances, 1 / self.points))
 
-        The others are drawn without replacement, none of them at all with P = C(n - hits, b) / C(n, b).
-        """
-        n, b = self.points - 1, min(batch_size, self.points) - 1
-        without = np.maximum(n - self.hits[pool], b - 1 + 1e-9)  # below b nothing is left to draw: log_none -> -inf
-        log_none = gammaln(without + 1) - gammaln(without - b + 1) - gammaln(n + 1) + gammaln(n - b + 1)
-        return -np.log(np.maximum(-np.expm1(log_none), 1 / self.points))
+    def expected(self, batch_size: int) -> float:
+        """How many labels the positives of a batch are, each counted once."""
+        return float(_chances(self.points, self.hits, min(batch_size, self.points)).sum())
+
+
+def _chances(n: int, hits: NDArray[np.float64], b: int) -> NDArray[np.float64]:
+    """P(one of b points is a hit), drawn without replacement from n: all but C(n - hits, b) / C(n, b)."""
+    without = np.maximum(n - hits, b - 1 + 1e-9)  # below b nothing is left to draw: log_none -> -inf
+    log_none = gammaln(without + 1) - gammaln(without - b + 1) - gammaln(n + 1) + gammaln(n - b + 1)
+    return -np.expm1(log_none)

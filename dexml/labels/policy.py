@@ -6,7 +6,6 @@ N training points, L labels, K length of a shortlist.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,22 +20,26 @@ SHORTLIST_FILE = "trn_shorty.npz"
 NEGATIVE_DRAWS = 0x5EED  # keeps draws from the shortlist apart from draws of positives
 
 
-class LabelSide(Protocol):
-    """A policy answers which labels a step encodes; what it remembers goes into the checkpoint."""
+class LabelSide:
+    """A policy answers which labels a step compares with; what it remembers goes into the checkpoint."""
 
     name: str
 
     def pool(self, batch: Batch, cells: Cells) -> Ints:
         """The labels of this step, ascending; the same on every rank, every kept positive among them."""
+        raise NotImplementedError
 
     def save(self, folder: Path) -> None:
-        """Writes what the policy must remember."""
+        """Writes what every rank remembers, by rank 0 alone."""
+
+    def save_shard(self, folder: Path) -> None:
+        """Writes what this rank alone remembers; every rank calls it."""
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote."""
+        """Reads what `save` and `save_shard` wrote."""
 
 
-class AllLabels:
+class AllLabels(LabelSide):
     """Every label, every step: the exact loss (DEXML's dist-de-all)."""
 
     name = "all"
@@ -47,12 +50,8 @@ class AllLabels:
     def pool(self, batch: Batch, cells: Cells) -> Ints:
         return self._all
 
-    def save(self, folder: Path) -> None: ...
 
-    def load(self, folder: Path) -> None: ...
-
-
-class InBatch:
+class InBatch(LabelSide):
     """The kept positives of the global batch: cheap, its negatives are a small biased sample."""
 
     name = "in-batch"
@@ -60,12 +59,8 @@ class InBatch:
     def pool(self, batch: Batch, cells: Cells) -> Ints:
         return cells.kept_labels
 
-    def save(self, folder: Path) -> None: ...
 
-    def load(self, folder: Path) -> None: ...
-
-
-class Shortlist:
+class Shortlist(LabelSide):
     """The kept positives and, per query, `n_negatives` labels drawn from its mined shortlist (DEXML's dist-de-hnm).
 
     Until a shortlist is mined or given, the same as `InBatch`.

@@ -90,9 +90,8 @@ class Checkpoints:
 
         def extra(path: Path) -> None:
             self.head.side.save(path)
-            if self._aside.exists():
-                for file in self._aside.iterdir():
-                    file.rename(path / file.name)
+            for file in self._aside.iterdir():
+                file.rename(path / file.name)
 
         def write() -> None:
             model, optimizer, own = self.head.model, self.stepper.optimizer, self.head.own
@@ -108,8 +107,8 @@ class Checkpoints:
 
     def _write_shards(self) -> None:
         """What each rank alone holds, too much to be gathered by one, and the averaged weights."""
-        if self.head.own or self.average.n:
-            self.world.on_main(lambda: self._aside.mkdir(parents=True, exist_ok=True))
+        self.world.on_main(lambda: self._aside.mkdir(parents=True, exist_ok=True))
         if self.head.own:
             save_shard(shard_path(self._aside, self.world.rank), self.head.own, self.stepper.optimizer)
         self.average.save(self._aside, self.world.rank)
+        self.head.side.save_shard(self._aside)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dexml.config import Config
@@ -32,6 +33,8 @@ class StepReport:
     encoded: dict[str, int]
     """`labels` and `tokens` that this rank encoded."""
     seconds: float
+    facts: Mapping[str, float]
+    """what else the head tells, of the last part of the batch"""
 
 
 class Stepper:
@@ -61,7 +64,7 @@ class Stepper:
         began = time.perf_counter()
         factor = schedule(state.updates, self.total, self.cfg.warmup, self.cfg.lr_schedule == "constant")
         set_lr(self.optimizer, self.peaks, factor)
-        loss, encoded = self._accumulate(parts)
+        loss, encoded, facts = self._accumulate(parts)
         self._check_loss(loss, state)
         with self.watch.phase("reduce"):
             self.reduction.finish()
@@ -70,10 +73,10 @@ class Stepper:
         state.step += 1
         state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
         self.watch.steps += 1
-        return StepReport(loss, norm, self.peaks[0] * factor, encoded, time.perf_counter() - began)
+        return StepReport(loss, norm, self.peaks[0] * factor, encoded, time.perf_counter() - began, facts)
 
-    def _accumulate(self, parts: list[Prepared]) -> tuple[float, dict[str, int]]:
-        """Adds this rank's gradient of the whole batch; its mean loss, and what was encoded."""
+    def _accumulate(self, parts: list[Prepared]) -> tuple[float, dict[str, int], Mapping[str, float]]:
+        """Adds this rank's gradient of the whole batch; its mean loss, what was encoded, and what the head tells."""
         points = sum(len(part.batch.points) for part in parts)
         loss, encoded = 0.0, {"labels": 0, "tokens": 0}
         for part in parts:
@@ -84,7 +87,7 @@ class Stepper:
             loss += share * stats.loss
             encoded["labels"] += stats.labels
             encoded["tokens"] += stats.tokens
-        return loss, encoded
+        return loss, encoded, stats.facts
 
     def _update(self, state: TrainState) -> float:
         """Unscales, clips and applies the summed gradient; returns its length."""

@@ -1,0 +1,94 @@
+"""The dual encoder beside a bank of all label embeddings: every step compares with all labels and encodes few.
+
+B queries of this rank, S labels of this rank's span, F fresh labels of all ranks, D embedding width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dexml.config import ConfigError
+from dexml.data.batching import Batch
+from dexml.data.dataset import Split
+from dexml.distributed import GradientReduction
+from dexml.evaluation.retrieval import Embedder, Retriever
+from dexml.heads.base import OFF, PreparedPool, StepStats
+from dexml.heads.batchloss import LABELS, QUERIES
+from dexml.heads.dual import DualEncoder
+from dexml.labels.bank import Bank
+from dexml.labels.correction import LogQ
+from dexml.labels.policy import LabelSide
+from dexml.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class PreparedQueries(PreparedPool):
+    room: float
+    """tokens of labels whose activations may be kept"""
+
+
+class BankEncoder(DualEncoder):
+    """Encodes the labels that the bank chooses, spread evenly over the ranks whoever holds their rows."""
+
+    side: Bank
+
+    def _label_side(self, split: Split) -> LabelSide:
+        n_labels = split.relevance.shape[1]
+        bank = Bank(self.cfg, self.encoder, n_labels, self.world)
+        batch = self.cfg.bsz * self.world.size
+        expected = LogQ(split.relevance, self.cfg.loss_sample).expected(batch)
+        if expected > bank.budget:
+            raise ConfigError(
+                f"bank_budget {self.cfg.bank_budget} is {bank.budget} labels a step, but {batch} points have about "
+                f"{expected:.0f} labels of their own: set it to {np.ceil(200 * expected / n_labels) / 100:g} "
+                f"at least, or lower bsz"
+            )
+        return bank
+
+    def fit_structure(self, embedder: Embedder) -> None:
+        self.side.fill(embedder.part(self.label_tokens, np.arange(len(self.label_tokens))))
+
+    def prepare(self, batch: Batch) -> PreparedQueries:  # type: ignore[override]
+        cells = self.loss.cells(batch)
+        points = batch.points[self.world.span(len(batch.points))]
+        queries = self.texts.of(batch, QUERIES, self.query_tokens, points)
+        room = self.texts.keep_what_fits(queries)
+        return PreparedQueries(batch, queries, cells, self.side.pool(batch, cells), room)
+
+    def accumulate(  # type: ignore[override]
+        self,
+        ready: PreparedQueries,
+        scale: float = 1.0,
+        watch: Stopwatch = OFF,
+        reduction: GradientReduction | None = None,
+    ) -> StepStats:
+        bank, queries = self.side, ready.queries
+        with watch.phase("encode queries"):
+            query_BD = queries.embed()
+        with watch.phase("choose labels"):
+            fresh = bank.choose(ready.cells.kept_labels, lambda: self.loss.mass(query_BD, bank.vectors_SD, ready))
+        with watch.phase("encode labels"):
+            mine = fresh.ids[self.world.span(len(fresh.ids))]
+            labels = self.texts.of(ready.batch, LABELS, self.label_tokens, mine)
+            labels.keep(ready.room)
+            fresh_FD = self.world.gather_rows(labels.embed(), len(fresh.ids))
+        with watch.phase("move labels"):
+            bank.renew(fresh.ids, fresh_FD)
+        with watch.phase("loss"):
+            result, grad_query = self.loss.of(query_BD, bank.vectors_SD, ready)
+            grad_label = self.world.scatter_rows_sum(bank.due(fresh, result.grad_label))
+        with watch.phase("backward queries"):
+            queries.backward(grad_query * scale)
+        with watch.phase("backward labels"):
+            labels.backward(grad_label * scale, reduction)
+        tokens = queries.encoded_tokens + labels.encoded_tokens
+        return StepStats(float(result.mean), len(mine), tokens, bank.facts)
+
+    def retriever(self, embedder: Embedder) -> Retriever:
+        """Embeds all labels, of which the bank of a run in training profits unless averaged weights did it."""
+        found = super().retriever(embedder)
+        if hasattr(self, "side") and not self.cfg.swa_every:
+            self.side.fill(found.item_SD)
+        return found
