@@ -95,7 +95,7 @@ class PLT(FeatureHead):
     def _propensities(self, split: Split) -> NDArray[np.float64]:
         counts = np.bincount(split.relevance.indices, minlength=self.n_labels)
         A, B, _ = propensity_constants(self.cfg.data_dir.name, self.cfg.propensity_A, self.cfg.propensity_B)
-        return inverse_propensity(counts, split.relevance.shape[0], A, B)
+        return inverse_propensity(counts, int((np.diff(split.relevance.indptr) > 0).sum()), A, B)
 
     # --- training ---
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dexml.config import Config, load_config
+from dexml.hub.bundle import EMBEDDINGS, HEAD
 from dexml.training.checkpoint import checkpoints
 from dexml.training.trainer import Trainer
 from tests.helpers.models import toy_config
@@ -58,14 +59,14 @@ def result(run: Path) -> dict[str, Any]:
         "metrics.tsv",
         "calibration.json",
         "best/model.safetensors",
-        "best/label_embeddings.safetensors",
         "best/calibration.json",
     ]
     last = checkpoints(run / "checkpoints")[-1]
     state = json.loads((last / "state.json").read_text())
     state.pop("identity")
     state["cost"].pop("seconds", None)
-    tensors = {file.stem: load_file(file) for file in last.glob("*.safetensors")}
+    bundled = [run / "best" / name for name in (EMBEDDINGS, HEAD) if (run / "best" / name).exists()]
+    tensors = {file.stem: load_file(file) for file in (*last.glob("*.safetensors"), *bundled)}
     assert tensors.keys() >= {"model", "optimizer", "rng"}
     found = {name: (run / name).read_bytes() for name in files}
     return {"files": found, "evaluations": evaluations(run), "state": state, "tensors": tensors}
