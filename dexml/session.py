@@ -32,6 +32,7 @@ from dexml.evaluation.evaluator import EvalSet, Scale, measure
 from dexml.evaluation.metrics import recall_depths
 from dexml.evaluation.propensity import propensity_constants
 from dexml.evaluation.retrieval import Embedder, Finder, Predictions
+from dexml.heads.attentionxmltree import level_dataset, tree_of
 from dexml.heads.base import Head
 from dexml.heads.make import make_head
 from dexml.machine import cores
@@ -54,6 +55,7 @@ class Session:
         self.dataset = Dataset.load(cfg.data_dir, splits)
         self._check_labels()
         self.train_rows, self.val_rows = self._split()
+        self.dataset = self._outputs()
         for notice in self.dataset.notices:
             log.info("%s", notice)
 
@@ -91,9 +93,19 @@ class Session:
             rows = np.sort(np.random.default_rng(self.cfg.bootstrap_seed).choice(rows, len(rows)))
         return rows, held_out
 
+    def _outputs(self) -> Dataset:
+        """The points with what the run predicts: the labels, or nodes of a tree of them."""
+        if self.cfg.train_level is None:
+            return self.dataset
+        tree = tree_of(self.cfg, self._without_held_out(), self.tokens, self.world)
+        return level_dataset(self.dataset, tree, self.cfg.train_level)
+
     @cached_property
     def training_split(self) -> Split:
         """The training points, those held out without their labels: all that a head may learn from."""
+        return self._without_held_out()
+
+    def _without_held_out(self) -> Split:
         if not len(self.val_rows):
             return self.dataset.trn
         seen = diags(np.isin(np.arange(len(self.dataset.trn)), self.val_rows, invert=True).astype(np.float32))

@@ -40,7 +40,7 @@ def make_bilstm(cfg: Config, transformer_words: Tensor | None) -> BiLSTM:
 
 def sparse_words(model: BiLSTM) -> None:
     """The gradient of the word embeddings is to name the rows it touches."""
-    model.words.weight = RowTable(model.words.weight.data)
+    model.words.weight, model.words.sparse = RowTable(model.words.weight.data), True
 
 
 def _table(cfg: Config, n_words: int) -> Tensor:

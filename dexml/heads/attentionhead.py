@@ -6,6 +6,7 @@ N tokens of B texts, D width of a token's state, L outputs, S of them looked at,
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ from dexml.heads.attentionnet import AttentionNet, LabelwiseNet, SharedNet
 from dexml.heads.candidates import top
 from dexml.heads.features import FeatureHead, PreparedFeatures
 
+Look = Callable[[Tensor, Ints, Ints], tuple[Tensor, Tensor]]
+"""Of the states of some texts, their numbers and the tokens of each: the ids and scores of what they show."""
+
 
 class AttentionHead(FeatureHead):
     """On the states of an encoder that gives one a token (`StateEncoder`)."""
@@ -38,11 +42,6 @@ class AttentionHead(FeatureHead):
 
     def retriever(self, embedder: Embedder) -> Finder:
         return StateFinder(embedder, self)
-
-    @property
-    def sparse(self) -> bool:
-        """Whether tables of candidates have sparse gradients."""
-        return self.cfg.optim == "lazyadam"
 
 
 class FlatAttention(AttentionHead):
@@ -115,24 +114,31 @@ class StateFinder(Finder):
         return wanted.finish([self._block(tokens, block, wanted.fetch) for block in blocks])
 
     def _block(self, tokens: Tokens, rows: Ints, k: int) -> Lists:
-        """Lists of these texts, each rank finding those of a part."""
-        mine = rows[self.world.span(len(rows))]
-        chunks = Chunks(self.embedder.encoder, *tokens.gather(mine), tokens.pad_id, *self.embedder.limits)
+        found = self.mine(tokens, rows[self.world.span(len(rows))], k)
+        ids, scores = (self.world.gather_rows(x, len(rows)) for x in found)
+        return ids.cpu().numpy(), scores.cpu().numpy()
+
+    def mine(self, tokens: Tokens, rows: Ints, k: int) -> tuple[Tensor, Tensor]:
+        """Lists of texts, without the other ranks: ids and scores [n, K], padded with -1 and -inf."""
+        return self.through(tokens, rows, k, lambda z_ND, part, lengths: self.head.best(z_ND, k, lengths))
+
+    def through(self, tokens: Tokens, rows: Ints, k: int, look: Look) -> tuple[Tensor, Tensor]:
+        """Encodes texts chunk by chunk and looks at the states of each."""
+        chunks = Chunks(self.embedder.encoder, *tokens.gather(rows), tokens.pad_id, *self.embedder.limits)
         device = self.world.device
-        ids = torch.full((len(mine), k), -1, dtype=torch.int64, device=device)
-        scores = torch.full((len(mine), k), -torch.inf, device=device)
+        ids = torch.full((len(rows), k), -1, dtype=torch.int64, device=device)
+        scores = torch.full((len(rows), k), -torch.inf, device=device)
 
         def find(i: int, worker: int) -> None:
             part = chunks.parts[i]
-            found, value = self.head.best(chunks.encode(part), k, chunks.sizes[part])
+            found, value = look(chunks.encode(part), part, chunks.sizes[part])
             at = torch.from_numpy(part).to(device)
             ids[at, : found.shape[1]], scores[at, : found.shape[1]] = found, value.float()
             self.embedder.advance(len(part))
 
         with evaluating(self.embedder.encoder):
             chunks.map(find)
-        ids, scores = (self.world.gather_rows(x, len(rows)) for x in (ids, scores))
-        return ids.cpu().numpy(), scores.cpu().numpy()
+        return ids, scores
 
     def search_vectors(self, query_ND: Embeddings, k: int) -> Lists:
         raise TypeError("labels that look at every token cannot be found by one vector a text")

@@ -27,10 +27,14 @@ def clustered_tree(features: Dense | Sparse, cluster_size: int, seed: int = 0, n
     """
     if cluster_size < 1:
         raise ConfigError(f"cluster_size is {cluster_size}: 1 label is the least")
-    n_labels = features.shape[0]
-    h = max(0, (-(-n_labels // cluster_size) - 1).bit_length())
-    levels = bisect(features, 2**h, seed, n_init)
+    levels = bisect(features, n_clusters(features.shape[0], cluster_size), seed, n_init)
     return from_levels(levels[-1:], _meta("clustered", cluster_size=cluster_size, seed=seed, n_init=n_init))
+
+
+def n_clusters(n_labels: int, cluster_size: int) -> int:
+    """Of `clustered_tree`."""
+    h = max(0, (-(-n_labels // cluster_size) - 1).bit_length())
+    return min(2**h, n_labels)
 
 
 def staged_tree(features: Dense | Sparse, levels: Sequence[int], seed: int = 0, n_init: int = 1) -> LabelTree:

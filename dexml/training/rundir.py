@@ -53,7 +53,7 @@ class RunFolder:
         """Makes the folder; with `resume: never` one that is there is kept under another name."""
         try:
             if self.cfg.resume == "never":
-                self._set_aside()
+                self.set_aside()
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.cfg.dump(self.path / "config.yaml")
         except OSError as error:
@@ -77,7 +77,8 @@ class RunFolder:
         old, new = before.to_dict(), self.cfg.to_dict()
         return {key: f"{key}: {old[key]} -> {new[key]}" for key in self.cfg.changed(before)}
 
-    def _set_aside(self) -> None:
+    def set_aside(self) -> None:
+        """Keeps a folder that is in use under another name."""
         if not self.path.exists():
             return
         number = 1

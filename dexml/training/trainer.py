@@ -34,6 +34,7 @@ from dexml.training.resume import Checkpoints
 from dexml.training.rng import seed_rng
 from dexml.training.rundir import RunFolder
 from dexml.training.selection import select
+from dexml.training.stages import upper_levels
 from dexml.training.step import Stepper, StepReport, drops_out
 from dexml.training.trackers import tracker_config, tracker_names
 
@@ -59,10 +60,25 @@ class Trainer:
         if done is not None:
             log.info("%s is complete; --resume never starts it again", self.folder.path)
             return done
+        levels = upper_levels(self.cfg, self.session.dataset.n_labels)
+        if levels:
+            self._train_upper(levels)
         self._build()
         self._restore()
         self._train()
         return self._finish()
+
+    def _train_upper(self, levels: list[Config]) -> None:
+        """Trains the levels above, each as a run of its own in a folder of this one."""
+        self.world.on_main(lambda: self.folder.check(0))
+        if self.cfg.resume == "never":
+            self.world.on_main(self.folder.set_aside)
+            self.cfg = self.cfg.model_copy(update={"resume": "auto"})
+            self.folder = RunFolder(self.cfg)
+        for cfg in levels:
+            Trainer(cfg).fit()
+        start_log(self.world.is_main)
+        seed_rng(self.cfg.seed)
 
     # --- building ---
 
@@ -123,6 +139,8 @@ class Trainer:
         else:
             self.state = TrainState()
             self.head.fit_structure(self.session.embedder())
+            if not self.cfg.trn_shorty:
+                self._mine(0)
         self.tested: tuple[int, Scored] | None = None
         self.lap_began = self.step_ended = time.perf_counter()
         self.world.on_main(lambda: self.folder.rewind(self.state.step))
@@ -174,8 +192,10 @@ class Trainer:
         note = f"loss {told.loss:.4f}, " + ", ".join(f"{value:.0f} {what}" for what, value in pace.items())
         self.bar.tick(note=note)
         if step % self.cfg.log_interval == 0:
-            log.debug("step %d/%d, %s, lr %.3g, gradient %.3g", step, self.total, note, told.lr, told.norm)
-            self.accelerator.log({"loss": told.loss, "lr": told.lr, "grad_norm": told.norm, **pace}, step=step)
+            facts = "".join(f", {name} {value:.3g}" for name, value in told.facts.items())
+            log.debug("step %d/%d, %s, lr %.3g, gradient %.3g%s", step, self.total, note, told.lr, told.norm, facts)
+            numbers = {"loss": told.loss, "lr": told.lr, "grad_norm": told.norm, **pace, **told.facts}
+            self.accelerator.log(numbers, step=step)
             self._tell_profile()
 
     def _tell_profile(self) -> None:
@@ -190,15 +210,19 @@ class Trainer:
 
     def _end_epoch(self, epoch: int) -> bool:
         """Evaluates and mines when due after `epoch` epochs; True if it did."""
-        cfg = self.cfg
-        due = epoch % cfg.eval_interval == 0 or epoch == cfg.num_epochs
-        side, mining = self.head.side, cfg.hard_neg_start <= epoch < cfg.num_epochs
-        if isinstance(side, Shortlist) and mining and (due or epoch == max(1, cfg.hard_neg_start)):
-            side.set_lists(mine(self.session, cfg.hard_neg_topk), self.session.dataset.n_labels)
-            log.info("mined a shortlist of %d labels a point after epoch %d", cfg.hard_neg_topk, epoch)
+        self._mine(epoch)
+        due = epoch % self.cfg.eval_interval == 0 or epoch == self.cfg.num_epochs
         if due:
             self._evaluate(epoch)
         return due
+
+    def _mine(self, epoch: int) -> None:
+        """Makes a shortlist when one is due after `epoch` epochs: from `hard_neg_start` on, at evaluations."""
+        cfg, side = self.cfg, self.head.side
+        due = epoch % cfg.eval_interval == 0 or epoch == cfg.hard_neg_start
+        if isinstance(side, Shortlist) and due and cfg.hard_neg_start <= epoch < cfg.num_epochs:
+            side.set_lists(mine(self.session, cfg.hard_neg_topk), self.session.dataset.n_labels)
+            log.info("mined a shortlist of %d labels a point after epoch %d", cfg.hard_neg_topk, epoch)
 
     # --- evaluation ---
 
