@@ -47,13 +47,13 @@ def make(
     return head
 
 
-def ready(head: MultiHead, labels: Sequence[Sequence[int]], points: Sequence[int] | None = None) -> PreparedFeatures:
+def ready(head: MultiHead, labels: Sequence[Sequence[int]], epoch: int = 0) -> PreparedFeatures:
     """Texts with these labels, as the head's training points; this rank's part of a batch of all of them."""
     rows = [row for row, some in enumerate(labels) for _ in some]
     flat = [label for some in labels for label in sorted(some)]
     relevance = csr_matrix((np.ones(len(flat), np.float32), (rows, flat)), (len(labels), head.n_labels))
     head.split = Split("trn", [], relevance, None)  # type: ignore[arg-type]
-    batch = Batch(np.arange(len(labels)) if points is None else np.array(points), epoch=0, step=0)
+    batch = Batch(np.arange(len(labels)), epoch, step=0)
     own = batch.points[head.world.span(len(labels))]
     keys = np.zeros(len(own), np.int32)
     return PreparedFeatures(batch, None, own, Positives.of(head.split, own), keys)  # type: ignore[arg-type]
