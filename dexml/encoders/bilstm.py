@@ -36,6 +36,11 @@ class BiLSTMConfig:
     dropout: float = 0.5
     """on the output"""
 
+    @property
+    def num_hidden_layers(self) -> int:
+        """States of one layer can be pooled."""
+        return 1
+
     def __post_init__(self) -> None:
         if self.hidden_size % 2:
             raise ConfigError(f"lstm_width is {self.hidden_size}: two directions need an even number")

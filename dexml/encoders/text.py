@@ -166,11 +166,11 @@ class TextEncoder(nn.Module):
 
     @property
     def _asked(self) -> dict[str, bool]:
-        return {"output_hidden_states": True} if self.layers else {}
+        return {"output_hidden_states": True} if self.layers > 1 else {}
 
     def _pooled(self, out: Any) -> list[Tensor]:
         """Hidden states of the layers that are pooled, the last layer first."""
-        return list(reversed(out.hidden_states[-self.layers :])) if self.layers else [out.last_hidden_state]
+        return list(reversed(out.hidden_states[-self.layers :])) if self.layers > 1 else [out.last_hidden_state]
 
     def _segments(self, hidden_NH: Tensor, text_of: Tensor, positions: Tensor, lengths_B: Tensor) -> Tensor:
         first, last = self.edges
