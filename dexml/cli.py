@@ -16,7 +16,7 @@ USAGE = """dexml COMMAND ...
   tokenize --data-path FILE --tf-max-len N --tf-token-type NAME
   train CONFIG.yaml [MORE.yaml] [--key value]     train, evaluate, export; `dexml train --help` lists every key
   eval trn|val|tst|dev RUN|BUNDLE|CONFIG.yaml     evaluate an exported model; `dexml eval --help`
-  predict BUNDLE [--top-k 5] [TEXT ...]           labels for texts, or for the lines of standard input
+  predict MODEL [--top-k 5] [TEXT ...]            labels for texts, standard input or a table; `dexml predict --help`
   index BUNDLE --kind ivf [--recall 0.99]         another kind of index over the labels; `dexml index --help`
   serve RUN|BUNDLE [...] [--texts DATA]           HTTP service with a page to try it on; `dexml serve --help`
   uncertainty RUN [RUN ...] [--ood FILE]          how unsure an ensemble is, and of what; `dexml uncertainty --help`
@@ -107,7 +107,7 @@ COMMANDS = {
     "tokenize": "dexml.data.command:tokenize_command",
     "train": "dexml.cli:train",
     "eval": "dexml.training.command:eval_command",
-    "predict": "dexml.hub.command:predict_command",
+    "predict": "dexml.predict.command:predict_command",
     "index": "dexml.index.command:index_command",
     "serve": "dexml.serve.command:serve_command",
     "uncertainty": "dexml.hub.uncertainty:uncertainty_command",

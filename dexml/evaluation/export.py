@@ -40,8 +40,23 @@ def prediction_lines(
         threshold: leaves out labels whose probability is not above it.
         most: labels told of each list; all by default.
     """
-    for place, row in enumerate(rows):
-        ids, scores = predictions.ids[place], predictions.scores[place]
+    lists = found_labels(predictions, label_texts, probability, threshold, most)
+    for place, (row, found) in enumerate(zip(rows, lists, strict=True)):
+        line = {"id": int(row), "text": texts[row], "labels": found}
+        if truth is not None:
+            line["truth"] = truth.indices[truth.indptr[place] : truth.indptr[place + 1]].tolist()
+        yield json.dumps(line, ensure_ascii=False)
+
+
+def found_labels(
+    predictions: Predictions,
+    label_texts: Sequence[str],
+    probability: Probability | None = None,
+    threshold: float | None = None,
+    most: int | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """The labels of each list: id, text, score, probability. Arguments as of `prediction_lines`."""
+    for ids, scores in zip(predictions.ids, predictions.scores, strict=True):
         kept = ids >= 0
         kept[len(kept) if most is None else most :] = False
         labels = {"id": ids, "score": scores}
@@ -50,10 +65,7 @@ def prediction_lines(
             kept &= labels["probability"] > (-1.0 if threshold is None else threshold)
         columns = {name: column[kept].tolist() for name, column in labels.items()}
         found = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        line = {"id": int(row), "text": texts[row], "labels": [_readable(label, label_texts) for label in found]}
-        if truth is not None:
-            line["truth"] = truth.indices[truth.indptr[place] : truth.indptr[place + 1]].tolist()
-        yield json.dumps(line, ensure_ascii=False)
+        yield [_readable(label, label_texts) for label in found]
 
 
 def _readable(label: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:

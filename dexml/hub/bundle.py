@@ -16,10 +16,10 @@ head.safetensors                  instead of the last two where labels are found
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import yaml
@@ -34,7 +34,7 @@ from dexml.data.textfile import Lines
 from dexml.data.tokens import TextTokens
 from dexml.encoders.encoder import Encoder
 from dexml.evaluation.calibration import RIVALS, Calibration
-from dexml.evaluation.export import prediction_lines
+from dexml.evaluation.export import found_labels
 from dexml.evaluation.retrieval import Finder, Predictions
 from dexml.index import LabelIndex
 
@@ -138,13 +138,16 @@ class Bundle:
             raise DataError(f"{folder}: the index holds label {index.ids[-1]}, labels.txt has {len(labels)} lines")
         return cls(encoder, labels, index, read_calibration(folder), labels_are_texts=_by_text(folder))
 
-    def search(self, texts: Sequence[str], k: int = 5) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The best k labels of each of N texts: ids and scores [N, k], padded with -1 and -inf.
+    def search(
+        self, texts: Sequence[str], k: int = 5, batch_size: int = 256
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The best k labels of each of N texts, encoded `batch_size` at a time: ids and scores [N, k], padded with -1
+        and -inf.
 
         Scores are inner products, or what the head gives.
         """
         if self.index is not None:
-            return self.index.search(self.encoder.encode(texts), min(k, len(self.index)))
+            return self.index.search(self.encoder.encode(texts, batch_size), min(k, len(self.index)))
         assert self.finder is not None
         tokens = TextTokens(texts, self.encoder.tokenizer, self.encoder.max_len)
         found = self.finder.search(tokens, np.arange(len(texts)), min(k, len(self.labels)))
@@ -170,11 +173,13 @@ class Bundle:
             for row, row_values, kept in zip(ids, values, keep, strict=True)
         ]
 
-    def predict_lines(self, texts: Sequence[str], k: int = 5, threshold: float | None = None) -> Iterator[str]:
-        """As `predict`, one JSON object a text, with label ids and, where there is a calibration, probabilities."""
+    def find(
+        self, texts: Sequence[str], k: int = 5, threshold: float | None = None, batch_size: int = 256
+    ) -> list[list[dict[str, Any]]]:
+        """As `predict`: id, text, score and, where there is a calibration, probability of each label."""
         calibrated = None if self.calibration is None and threshold is None else self.probability
-        lists = Predictions(*self.search(texts, max(k, RIVALS)))
-        return prediction_lines(texts, range(len(texts)), lists, self.labels, calibrated, threshold=threshold, most=k)
+        lists = Predictions(*self.search(texts, max(k, RIVALS), batch_size))
+        return list(found_labels(lists, self.labels, calibrated, threshold, most=k))
 
     def probability(self, scores: NDArray[np.floating]) -> NDArray[np.floating]:
         """Of the scores of whole lists [N, K], see `Calibration.probability`; DataError if there is no calibration."""

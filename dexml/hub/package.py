@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from dexml.data.files import DataError, sha256
 from dexml.data.hubfolder import Download
-from dexml.hub.bundle import EMBEDDINGS, LABELS, check_parts, read_embeddings
+from dexml.hub.bundle import EMBEDDINGS, LABELS, Bundle, check_parts, read_embeddings
 from dexml.hub.card import model_card
 from dexml.hub.cardtext import Given
 from dexml.hub.labelset import CHANGES, LabelSet
@@ -30,11 +30,16 @@ NOT_PARTS = ("manifest.json", CHANGES)
 
 @contextmanager
 def packed(
-    source: str | Path, name: str, given: Given, on_hub: bool = False, **download: Unpack[Download]
+    source: str | Path,
+    name: str,
+    given: Given,
+    on_hub: bool = False,
+    new_labels: Sequence[str] = (),
+    **download: Unpack[Download],
 ) -> Iterator[Files]:
     """The files of a run, a bundle or a Hub id, under the name by which others will load them.
 
-    Label changes are worked in. A card that is there stays; that of a run is written anew.
+    Label changes and new labels are worked in. A card that is there stays; that of a run is written anew.
     Raises:
         DataError, LabelIndexError, ConfigError, HubError: as of `Bundle.load`.
     """
@@ -43,8 +48,10 @@ def packed(
     run = _run_of(Path(source))
     files = _parts(folder)
     with tempfile.TemporaryDirectory() as place:
-        if (folder / CHANGES).exists():
-            files = _with_changes(folder, Path(place), files)
+        if new_labels or (folder / CHANGES).exists():
+            labels = LabelSet(Bundle.load(folder))
+            labels.add(new_labels)
+            files = _with_changes(folder, labels.bundle, Path(place), files)
         if run is not None and (run.path / METRICS).exists():
             files[METRICS] = run.path / METRICS
         if CARD not in files or run is not None:
@@ -90,9 +97,8 @@ def _parts(folder: Path) -> Files:
     return {str(p.relative_to(folder)): p for p in parts if p.is_file() and p.name not in NOT_PARTS}
 
 
-def _with_changes(folder: Path, place: Path, files: Files) -> Files:
-    """Label changes worked into labels, embeddings and index; a label taken away leaves a blank line and no vector."""
-    bundle = LabelSet.load(folder).bundle
+def _with_changes(folder: Path, bundle: Bundle, place: Path, files: Files) -> Files:
+    """The labels of `bundle` in files of `place`; a label taken away leaves a blank line and no vector."""
     index = bundle.index
     assert index is not None
     gone = set(np.setdiff1d(np.arange(len(bundle.labels)), index.ids).tolist())

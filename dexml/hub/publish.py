@@ -19,11 +19,16 @@ def export_command(words: Sequence[str]) -> None:
     )
     _add_source(parser)
     parser.add_argument("folder", type=Path, help="folder to write, which must not be there yet")
+    parser.add_argument(
+        "--add-labels", type=Path, help="file of new labels, one a line: a dual encoder reads their texts"
+    )
     _add_card(parser)
     args = parser.parse_args(words)
+    from dexml.data.textfile import Lines
     from dexml.hub.package import packed, write_package
 
-    with packed(args.source, str(args.folder), _given(args)) as files:
+    new = [] if args.add_labels is None else list(Lines(args.add_labels))
+    with packed(args.source, str(args.folder), _given(args), new_labels=new) as files:
         write_package(files, args.folder)
         print(f"{args.folder}: {_summary(files)}")
 
