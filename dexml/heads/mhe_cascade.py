@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dexml.evaluation.retrieval import Embedder
-from dexml.heads.candidates import Truth, bce_sum, candidates, choose, dots, top
+from dexml.heads.candidates import Truth, bce_sum, candidates, choose, top
 from dexml.heads.features import PreparedFeatures
 from dexml.heads.group_search import GroupSearch
 from dexml.heads.mhe_codes import CASCADE_DIM
@@ -51,7 +51,7 @@ class Cascade(TableHead):
         logit_RK = self.scored(logit_BK.detach(), ready)
         chosen = choose(logit_RK, self.cfg.mhe_open, truth.groups(self.groups))
         found, terms = self.here(candidates(self.groups, chosen, truth, self.cfg.mhe_overflow))
-        return group_loss + bce_sum(dots(query_RD, self.table_PD, found.place), found.targets) / terms
+        return group_loss + bce_sum(self.dots(query_RD, found.place), found.targets) / terms
 
     def best_codes(self, z_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
         logit_NK, query_ND = self.net.groups(z_ND), self.net.narrow(z_ND)
@@ -75,7 +75,7 @@ class Cascade(TableHead):
         place = self.groups.places(group_Pb)
         place = (place - self.span.start).where((place >= self.span.start) & (place < self.span.stop), -1)
         logit = query_PD.new_full(place.shape, NOWHERE)
-        return logit.masked_scatter(place >= 0, dots(query_PD, self.table_PD, place)).view(*group_Pb.shape, -1)
+        return logit.masked_scatter(place >= 0, self.dots(query_PD, place)).view(*group_Pb.shape, -1)
 
     def _best_of_blocks(self, logit_NK: Tensor, query_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """By the product of two softmaxes, among the groups of the largest logits."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dexml.data.batching import Ints, hash64
-from dexml.heads.candidates import Candidates, Truth, bce_sum, candidates, dots, top
+from dexml.distributed import RowTable
+from dexml.heads.candidates import Candidates, Truth, bce_sum, candidates, top
 from dexml.heads.features import Positives, PreparedFeatures
 from dexml.heads.mhe_losses import NOWHERE, decoupled_loss
 from dexml.heads.mhe_table import TableHead, TableNet
@@ -41,9 +43,10 @@ class Sampling(TableHead):
         found, terms = self.here(self._compared(truth, ready))
         logit_RM = query_RD.new_full(found.place.shape, NOWHERE)
         if self.cfg.mhe_scope == "batch":  # all texts with the same labels
-            logit_RM = (query_RD @ self.table_PD[found.place[0].clamp(min=0)].T).where(found.real, NOWHERE)
+            rows = F.embedding(found.place[0].clamp(min=0), self.table_PD, sparse=isinstance(self.table_PD, RowTable))
+            logit_RM = (query_RD @ rows.T).where(found.real, NOWHERE)
         else:
-            logit_RM = logit_RM.masked_scatter(found.real, dots(query_RD, self.table_PD, found.place))
+            logit_RM = logit_RM.masked_scatter(found.real, self.dots(query_RD, found.place))
         if self.loss_kind == "bce":
             return bce_sum(logit_RM[found.real], found.targets) / terms
         n_positives = truth.row.bincount(minlength=truth.n_rows)

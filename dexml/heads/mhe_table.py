@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from dexml.config import ConfigError
-from dexml.distributed import World
-from dexml.heads.candidates import Candidates, Groups, Truth, top
+from dexml.distributed import RowTable, World
+from dexml.heads.candidates import Candidates, Groups, Truth, dots, top
 from dexml.heads.features import Positives, PreparedFeatures
 from dexml.heads.mhe import MultiHead
 from dexml.heads.rows import random_rows
@@ -56,7 +56,7 @@ class TableHead(MultiHead):
             self.own = {"labels": Parameter(F.pad(rows_PD, (0, 0, 0, pads)).view(-1, length, width))}
             self.sizes = {"labels": n_groups}
         else:
-            self.net.labels = Parameter(rows_PD)
+            self.net.labels = (RowTable if self.cfg.optim == "lazyadam" else Parameter)(rows_PD)
 
     def set_table(self, rows_LD: Tensor) -> None:
         self.table_PD.copy_(rows_LD[self.span])
@@ -67,6 +67,15 @@ class TableHead(MultiHead):
         if not self.sharded:
             return self.net.labels
         return self.own["labels"].flatten(0, 1)[: self.span.stop - self.span.start]
+
+    def dots(self, query_RD: Tensor, place_RM: Tensor) -> Tensor:
+        """Inner products [n] with the rows at the real places, text by text."""
+        if self.sharded or not isinstance(self.net.labels, RowTable):
+            return dots(query_RD, self.table_PD, place_RM)
+        real = place_RM >= 0
+        rows, at = place_RM[real].unique(return_inverse=True)
+        table = F.embedding(rows, self.net.labels, sparse=True)
+        return dots(query_RD, table, torch.full_like(place_RM, -1).masked_scatter(real, at))
 
     # --- which texts this rank scores ---
 

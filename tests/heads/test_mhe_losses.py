@@ -299,3 +299,28 @@ def test_the_decoupled_loss_is_that_of_its_formula() -> None:
     found = decoupled_loss(logit, target, target.sum(1), World())
     torch.testing.assert_close(found, naive)
     torch.testing.assert_close(*(torch.autograd.grad(x, logit)[0] for x in (found, naive)))
+
+
+# --- gradients that name the rows they touch
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "keys"),
+    [
+        ("cascade", "bce", {"mhe_open": 2}),
+        ("cascade", "softmax", {}),
+        ("sampling", "softmax", {"mhe_sampled": 2}),
+        ("sampling", "bce", {"mhe_scope": "batch"}),
+    ],
+)
+def test_sparse_gradients_of_tables_are_the_dense_ones(kind: str, loss: str, keys: dict[str, Any]) -> None:
+    grads = []
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(3)).double()
+    for optim in ("adamw", "lazyadam"):
+        head = make(kind, 50, (10, 5), 4, loss, optim=optim, mhe_dim=3, **keys)
+        head.loss(z, ready(head, [[0, 49], [7], [8, 9]])).backward()
+        grads.append(head.net.labels.grad)
+    assert grads[1].is_sparse
+    touched = grads[0].any(1).sum()
+    assert grads[1].coalesce().indices().shape[1] >= touched > 0
+    torch.testing.assert_close(grads[1].to_dense(), grads[0])
