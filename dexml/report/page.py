@@ -20,6 +20,9 @@ from dexml.report.calibrations import calibration_plots
 from dexml.report.evidence import Evidence, gather
 from dexml.report.figures import COLOURS, Plot
 from dexml.report.run import Run
+from dexml.report.uncertainty import uncertainty_plots
+
+UNSURE = "The run as a member of an ensemble: what its disagreement and its entropies, in nats, are good for."
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ def build_page(runs: Sequence[Run]) -> Page:
     notes = [_unfinished(run) for run in runs if run.tested is None]
     evidence = gather(runs, notes)
     lines = results.metric_lines(runs, evidence, notes)
-    groups = [group for group in _figure_groups(runs, evidence, notes) if group.plots]
+    unsure = FigureGroup("uncertainty", "Uncertainty", UNSURE, uncertainty_plots(runs, notes))
+    groups = [group for group in (*_figure_groups(runs, evidence, notes), unsure) if group.plots]
     kinds = examples.pick(runs, evidence) if evidence else []
     training = [*curves.training_plots(runs), *curves.pace_plots(runs)]
     html = _template().render(
