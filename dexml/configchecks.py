@@ -44,7 +44,7 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
     if keys.loss_reduction != "mean":
         yield ("loss_reduction",), f"loss_reduction {keys.loss_reduction!r} had no effect in DEXML; remove it"
     if keys.net != "dist-clf-net":
-        for key in ("clf_init", "clf_joint"):
+        for key in ("clf_init", "clf_joint", "clf_dtype"):
             if getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net dist-clf-net, net is {keys.net}; remove it"
     if keys.clf_lr is not None and keys.net.startswith("dist-de"):
@@ -60,6 +60,9 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
         for key in group.model_fields:
             if keys.net not in nets and getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net {' or '.join(nets)}, net is {keys.net}; remove it"
+    if keys.clf_dtype == "bf16" and keys.optim != "adamw":
+        text = f"clf_dtype bf16 is rounded by chance in adamw, optim is {keys.optim}; set one of them back"
+        yield ("clf_dtype", "optim"), text
     if keys.clf_joint and keys.clf_init != "label-text":
         yield ("clf_joint", "clf_init"), f"clf_joint begins at the label texts: clf_init {keys.clf_init} does not fit"
     for key in ("transpose_trn_dataset", "only_keep_trn_labels"):

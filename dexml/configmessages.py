@@ -81,4 +81,4 @@ def _default_text(key: str) -> str:
 
 
 def _first_sentence(key: str) -> str:
-    return re.split(r"(?<=\.)\s", FIELDS[key].description or "")[0]
+    return " ".join(re.split(r"(?<=\.)\s", FIELDS[key].description or "")[0].split())

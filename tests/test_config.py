@@ -39,7 +39,7 @@ TABLE: dict[str, Any] = {
     **{"topk_solver": "halley", "topk_cdf": "logistic", "eval_bsz": 0, "num_threads": 0, "log_interval": 10},
     **{"num_processes": 0, "logq_correction": False, "memory_budget": 0.0, "profile": False},
     **{"early_stop": 0, "predict_mode": "labels", "knn_k": 0, "knn_weight": None, "knn_tau": None},
-    **{"clf_init": "label-text", "clf_joint": False, "clf_lr": None, "bootstrap_seed": None},
+    **{"clf_init": "label-text", "clf_joint": False, "clf_lr": None, "clf_dtype": "fp32", "bootstrap_seed": None},
 }
 
 

@@ -97,6 +97,9 @@ class CoreKeys(KeyGroup):
     """Peak learning rate of the weights that are learnt beside the encoder, before lr_scaling. null: 10 times lr, which
     is made for pretrained weights."""
 
+    clf_dtype: Literal["fp32", "bf16"] = "fp32"
+    """How the label weights of dist-clf-net are stored. bf16 takes half the memory, moments included; sums stay fp32."""
+
     # Loss
     loss: Literal["sim-loss"] = "sim-loss"
     """Family of losses. Only sim-loss is available; loss_criterion is the choice."""

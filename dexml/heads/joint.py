@@ -40,7 +40,7 @@ class Joint(DualEncoder):
         return super().param_groups() + self.rows.groups()
 
     def _vectors(self, text_SD: Tensor) -> Tensor:
-        return text_SD + self.rows.weight_SD.detach()
+        return text_SD + self.rows.weight_SD.detach().to(text_SD.dtype)
 
     def _take_gradient(self, grad_SD: Tensor) -> None:
         self.rows.add_gradient(grad_SD)

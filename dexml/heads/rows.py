@@ -29,7 +29,11 @@ class LabelRows:
     def __init__(self, cfg: Config, encoder: TextEncoder, n_labels: int, world: World) -> None:
         self.cfg, self.n_labels, self.span = cfg, n_labels, world.span(n_labels)
         like = next(encoder.parameters())
-        self.weight_SD = Parameter(like.new_zeros(self.span.stop - self.span.start, encoder.width))
+        size = self.span.stop - self.span.start, encoder.width
+        self.weight_SD = Parameter(
+            like.new_zeros(size, dtype=torch.bfloat16 if cfg.clf_dtype == "bf16" else like.dtype)
+        )
+        self.weight_SD.grad_dtype = like.dtype
         self.own = {"weight": self.weight_SD}
 
     def check(self) -> None:
@@ -39,7 +43,8 @@ class LabelRows:
 
     def groups(self) -> Groups:
         lr = self.cfg.clf_lr or FASTER * self.cfg.lr
-        return [{"params": [self.weight_SD], "lr": lr, "weight_decay": self.cfg.weight_decay}]
+        place = {"first_row": self.span.start}
+        return [{"params": [self.weight_SD], "lr": lr, "weight_decay": self.cfg.weight_decay} | place]
 
     @torch.no_grad()
     def set(self, value_SD: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from dexml.config import Config
 from dexml.heads.base import Groups
 from dexml.training.lazyadam import LazyAdam
+from dexml.training.lowprec import RoundedAdamW
 
 
 def effective_lr(cfg: Config, world_size: int, lr: float) -> float:
@@ -25,7 +26,8 @@ def make_optimizer(cfg: Config, groups: Groups) -> torch.optim.Optimizer:
             return torch.optim.Adam(groups, eps=cfg.adam_eps, fused=True)
         case "lazyadam":
             return LazyAdam(groups, eps=cfg.adam_eps)
-    return torch.optim.AdamW(groups, eps=cfg.adam_eps, fused=True)
+    kind = RoundedAdamW if cfg.clf_dtype == "bf16" else torch.optim.AdamW
+    return kind(groups, eps=cfg.adam_eps, fused=True)
 
 
 def schedule(update: int, total: int, warmup: float, constant: bool = False) -> float:

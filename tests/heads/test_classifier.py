@@ -130,9 +130,10 @@ def test_random_rows_are_the_same_in_every_shard() -> None:
 # --- runs
 
 
-@pytest.fixture(scope="module")
-def run(root: Path) -> Config:
-    cfg, _ = train(root, expname="clf", num_epochs=12, eval_interval=6, save_interval=7, save_keep=9, **NET)
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def run(root: Path, request: pytest.FixtureRequest) -> Config:
+    keys = {"expname": f"clf-{request.param}", "clf_dtype": request.param, "save_interval": 7, "save_keep": 9}
+    cfg, _ = train(root, num_epochs=12, eval_interval=6, **keys, **NET)
     return cfg
 
 
@@ -141,6 +142,12 @@ def test_a_toy_set_is_learnt(run: Config) -> None:
     assert metrics["P@1"] > 60  # one prediction in 14 is right by chance
     log = (run.out_dir / "log.txt").read_text()
     assert "effective learning rate of the label weights 0.03" in log
+
+
+def test_weights_and_moments_take_half_the_memory_in_bf16(run: Config) -> None:
+    shard = load_file(checkpoints(run.out_dir / "checkpoints")[-1] / "shard-0.safetensors")
+    found = {str(x.dtype) for name, x in shard.items() if not name.endswith(".step")}
+    assert found == {"torch.bfloat16" if run.clf_dtype == "bf16" else "torch.float32"}
 
 
 def test_names_that_say_nothing_do_not_matter(root: Path) -> None:
@@ -208,10 +215,10 @@ def test_one_label_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "Results").exists()
 
 
-@pytest.mark.parametrize("key", ["clf_init", "clf_joint", "clf_lr"])
+@pytest.mark.parametrize("key", ["clf_init", "clf_joint", "clf_lr", "clf_dtype"])
 def test_keys_of_another_net_are_refused(root: Path, key: str) -> None:
-    values = {"clf_init": "zeros", "clf_joint": True, "clf_lr": 0.1}
-    with pytest.raises(ConfigError, match=f"{key} is for net dist-clf-net, net is dist-de-all"):
+    values = {"clf_init": "zeros", "clf_joint": True, "clf_lr": 0.1, "clf_dtype": "bf16"}
+    with pytest.raises(ConfigError, match=f"{key} is for net.*, net is dist-de-all"):
         config(root, **{key: values[key]})
 
 

@@ -34,6 +34,7 @@ CASES = {
     "shortlist": HARD,
     "classifier": {"net": "dist-clf-net"},
     "classifier-random-bce": {"net": "dist-clf-net", "clf_init": "random", "loss_criterion": "bce"},
+    "classifier-bf16": {"net": "dist-clf-net", "clf_init": "random", "clf_dtype": "bf16"},
     "classifier-topk": {"net": "dist-clf-net", "loss_criterion": "topk", "topk_K": "num_pos"},
     "classifier-sampled": {"net": "dist-clf-net", "clf_init": "random", "loss_sample": True, "gc_bsz_x": 1},
     "joint": {"net": "dist-clf-net", "clf_joint": True, "loss_criterion": "bce"},
@@ -74,7 +75,7 @@ def own(cfg: Config, session: Session, batch: Batch) -> dict[str, np.ndarray]:
     stepper.optimizer.zero_grad()
     norm = stepper.step([head.prepare(batch)], TrainState()).norm
     whole |= {f"updated {name}": p.detach() for name, p in head.own.items()}
-    return {"norm": np.array(norm)} | {name: world.gather_rows(x, n).numpy() for name, x in whole.items()}
+    return {"norm": np.array(norm)} | {name: world.gather_rows(x, n).double().numpy() for name, x in whole.items()}
 
 
 def evaluation(root: Path, world: World) -> dict[str, np.ndarray]:
