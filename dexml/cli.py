@@ -22,6 +22,7 @@ USAGE = """dexml COMMAND ...
   uncertainty RUN [RUN ...] [--ood FILE]          how unsure an ensemble is, and of what; `dexml uncertainty --help`
   report RUN [RUN ...] [--out FOLDER]             one HTML page about a run, or several side by side
   export RUN FOLDER                               a folder to give away: model, labels, index, metrics, model card
+  import MODEL FOLDER [--labels FILE]             a bundle of DEXML's model.pt or a sentence-transformers model
   push RUN OWNER/NAME [--dry-run] [--public]      the same to the Hugging Face Hub; `dexml push --help`
 
 Several processes: accelerate launch --config_file configs/accelerate.yaml --num_processes N train.py CONFIG.yaml
@@ -113,6 +114,7 @@ COMMANDS = {
     "uncertainty": "dexml.hub.uncertainty:uncertainty_command",
     "report": "dexml.report.command:report_command",
     "export": "dexml.hub.publish:export_command",
+    "import": "dexml.hub.importing:import_command",
     "push": "dexml.hub.publish:push_command",
 }
 """module and function of each command, imported when it is asked for"""

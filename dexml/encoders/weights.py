@@ -16,16 +16,18 @@ from dexml.encoders.text import TextEncoder
 POOLING_LAYER = "tf.pooler."
 
 
-def load_weights(encoder: TextEncoder, path: Path) -> None:
+def load_weights(encoder: TextEncoder, path: Path, beside: str = "") -> dict[str, Tensor]:
     """Copies weights named as in DEXML (`tf.` and the transformer's own names, `bottleneck.*`) into `encoder`.
 
     A plain transformer file (names without `tf.`) is taken too, and a bundle with its projection. Only tensors are
-    read, no code runs. `position_ids` and a pooling layer that nothing uses are passed over.
+    read, no code runs. `position_ids` and a pooling layer that nothing uses are passed over. Tensors whose names begin
+    with `beside` are no part of the encoder and are given back.
 
     Raises:
         ConfigError: the file is absent or unreadable, or names or shapes are missing or unexpected; it lists them.
     """
     found = {name: value for name, value in _read(path).items() if not name.endswith("position_ids")}
+    others = {name: found.pop(name) for name in list(found) if beside and name.startswith(beside)}
     own = encoder.state_dict()
     if encoder.pooler != "pooler":
         own = {name: value for name, value in own.items() if not name.startswith(POOLING_LAYER)}
@@ -42,6 +44,7 @@ def load_weights(encoder: TextEncoder, path: Path) -> None:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise ConfigError(f"{path} does not fit this encoder: {'; '.join(problems[:8])}{more}")
     encoder.load_state_dict(found, strict=False)
+    return others
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -42,6 +42,8 @@ CALIBRATION, SETTINGS = "calibration.json", "dexml.yaml"
 LABELS, EMBEDDINGS, HEAD = "labels.txt", "label_embeddings.safetensors", "head.safetensors"
 COMMON = ("modules.json", LABELS)
 DUAL = ("dist-de-all", "dist-de-hnm")
+BIAS = "bias"
+"""in an index's meta: the last column of its vectors is added to scores"""
 
 
 def fill_bundle(
@@ -70,15 +72,20 @@ def fill_bundle(
     write_head(folder, digests)
 
 
-def vectors_writer(label_LD: NDArray[np.float32]) -> Callable[[Path, Mapping[str, str]], None]:
-    """Writes label embeddings and the flat index over them into a bundle."""
+def vectors_writer(label_LD: NDArray[np.float32], bias: bool = False) -> Callable[[Path, Mapping[str, str]], None]:
+    """Writes label embeddings and the flat index over them into a bundle.
+
+    Args:
+        bias: the last column is added to scores, whatever the text.
+    """
 
     def write(folder: Path, digests: Mapping[str, str]) -> None:
         n = len(read_labels(folder))
         if len(label_LD) != n:
             raise DataError(f"{folder}: there are {len(label_LD)} label embeddings for {n} labels")
         save_file({"labels": np.ascontiguousarray(label_LD)}, folder / EMBEDDINGS)
-        LabelIndex.build(label_LD, meta={"sha256": dict(digests)}).save(folder / "index")
+        meta = {"sha256": dict(digests), **({BIAS: True} if bias else {})}
+        LabelIndex.build(label_LD, meta=meta).save(folder / "index")
 
     return write
 
@@ -132,7 +139,7 @@ class Bundle:
         index = LabelIndex.load(folder / "index")
         check_digests(folder, index.meta.get("sha256", {}))
         encoder = Encoder.load(folder, device=device, amp=amp, trust_remote_code=trust_remote_code)
-        if index.width != encoder.width:
+        if index.width - bool(index.meta.get(BIAS)) != encoder.width:
             raise DataError(f"{folder}: the index is {index.width} wide, the encoder {encoder.width}: export it again")
         if len(index) and index.ids[-1] >= len(labels):
             raise DataError(f"{folder}: the index holds label {index.ids[-1]}, labels.txt has {len(labels)} lines")
@@ -147,7 +154,10 @@ class Bundle:
         Scores are inner products, or what the head gives.
         """
         if self.index is not None:
-            return self.index.search(self.encoder.encode(texts, batch_size), min(k, len(self.index)))
+            query_ND = self.encoder.encode(texts, batch_size)
+            if self.index.meta.get(BIAS):
+                query_ND = np.pad(query_ND, ((0, 0), (0, 1)), constant_values=1)
+            return self.index.search(query_ND, min(k, len(self.index)))
         assert self.finder is not None
         tokens = TextTokens(texts, self.encoder.tokenizer, self.encoder.max_len)
         found = self.finder.search(tokens, np.arange(len(texts)), min(k, len(self.labels)))

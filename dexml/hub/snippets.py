@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from dexml.encoders.directory import Layout, read_layout
-from dexml.hub.bundle import EMBEDDINGS, LABELS
+from dexml.hub.bundle import BIAS, EMBEDDINGS, LABELS
 
 K = 5
 POOLED = {
@@ -27,11 +27,15 @@ def snippets(folder: Path, name: str, text: str, on_hub: bool) -> list[tuple[str
         ("With dexml", "python", _with_dexml(name, text)),
     ]
     layout = read_layout(folder)
-    if (folder / EMBEDDINGS).exists():
+    if (folder / EMBEDDINGS).exists() and not _biased(folder):
         ways.append(("With sentence-transformers alone", "python", _with_sentence_transformers(name, text, on_hub)))
         if layout is not None and layout.pooler in POOLED:
             ways.append(("With transformers alone", "python", _with_transformers(layout, name, text, on_hub)))
     return ways
+
+
+def _biased(folder: Path) -> bool:
+    return bool(json.loads((folder / "index" / "index.json").read_text(encoding="utf-8"))["meta"].get(BIAS))
 
 
 def _with_dexml(name: str, text: str) -> str:
