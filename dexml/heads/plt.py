@@ -19,16 +19,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 
 from dexml.data.batching import Batch, Ints
 from dexml.data.dataset import Split
+from dexml.distributed import RowTable
 from dexml.evaluation.propensity import inverse_propensity, propensity_constants
 from dexml.heads.candidates import bce_sum, ragged_dots
 from dexml.heads.features import FeatureHead, Positives, PreparedFeatures
 from dexml.heads.plttree import log_odds, tree_of
-from dexml.heads.tree import LabelTree, TreeError
+from dexml.heads.structure import Belonging
+from dexml.heads.tree import LabelTree
 from dexml.heads.tree_search import Conditionals, Found, TreeSearch
 from dexml.heads.treenodes import training_nodes
 
@@ -44,22 +46,6 @@ class PreparedNodes(PreparedFeatures):
     """indptr [n + 1], nodes [P] and whether each is true [P]"""
 
 
-class NodeTable(nn.Module):
-    """What every rank holds: the node classifiers unless they are sharded, the weights of labels, the tree's hash."""
-
-    def __init__(self, tree: LabelTree) -> None:
-        super().__init__()
-        self.tree = tree
-        self.register_buffer("label_weight", torch.ones(tree.n_labels))
-
-    def get_extra_state(self) -> Tensor:
-        return torch.frombuffer(bytearray.fromhex(self.tree.hash), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        if not torch.equal(state, self.get_extra_state()):
-            raise TreeError("these weights belong to another label tree than the one at hand: train anew")
-
-
 class PLT(FeatureHead):
     """Node-wise logistic losses; exact or beam search."""
 
@@ -72,21 +58,19 @@ class PLT(FeatureHead):
                 self.net.label_weight.copy_(torch.from_numpy(self._propensities(split)))  # type: ignore[operator]
 
     def _make(self, tree: LabelTree) -> None:
-        self.tree, self.net = tree, NodeTable(tree)
-        sharded = self.cfg.plt_table == "sharded"
-        self.spread = not sharded
-        self.span = self.world.span(tree.n_nodes) if sharded else slice(0, tree.n_nodes)
+        self.tree, self.net = tree, Belonging(tree)
+        self.net.register_buffer("label_weight", torch.ones(tree.n_labels))
+        self.spread = self.cfg.plt_table == "replicated"
+        self.span = slice(0, tree.n_nodes) if self.spread else self.world.span(tree.n_nodes)
         """nodes whose classifiers are here"""
-        rows = self.span.stop - self.span.start
-        table = {
-            "weight": Parameter(torch.zeros(rows, self.encoder.width)),
-            "bias": Parameter(torch.zeros(rows)),
-        }
-        if sharded:
-            self.own, self.sizes = table, dict.fromkeys(table, tree.n_nodes)
-            return
-        for name, parameter in table.items():
-            self.net.register_parameter(name, parameter)
+        weight = torch.zeros(self.span.stop - self.span.start, self.encoder.width)
+        bias = Parameter(torch.zeros(len(weight)))
+        if self.spread:
+            sparse = self.cfg.optim == "lazyadam"
+            self.net.weight, self.net.bias = RowTable(weight) if sparse else Parameter(weight), bias
+        else:
+            self.own = {"weight": Parameter(weight), "bias": bias}
+            self.sizes = dict.fromkeys(self.own, tree.n_nodes)
 
     @property
     def _table(self) -> dict[str, Parameter]:
@@ -121,7 +105,12 @@ class PLT(FeatureHead):
         here = (nodes >= self.span.start) & (nodes < self.span.stop)
         own = nodes[here] - self.span.start
         begins = F.pad(here.cumsum(0), (1, 0))[indptr]
-        return here, ragged_dots(z_BD, self._table["weight"], begins, own) + self._table["bias"][own]
+        weight: Tensor = self._table["weight"]
+        bias = self._table["bias"][own]
+        if isinstance(weight, RowTable):
+            rows, own = own.unique(return_inverse=True)
+            weight = F.embedding(rows, weight, sparse=True)
+        return here, ragged_dots(z_BD, weight, begins, own) + bias
 
     # --- prediction ---
 

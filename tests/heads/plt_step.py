@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "per_term": {"plt_loss": "per_term", "plt_tree": "huffman"},
     "sharded": {"plt_table": "sharded", "plt_beam": 0},
     "sharded-per_term": {"plt_table": "sharded", "plt_loss": "per_term", "plt_tree": "random"},
+    "lazy": {"optim": "lazyadam"},
     "chunks": {"gc_bsz_x": 1, "token_budget": 1},
 }
 
@@ -42,7 +43,7 @@ def step(root: Path, world: World, case: str) -> dict[str, np.ndarray]:
     stats = head.accumulate(head.prepare(batch), reduction=reduction if world.size > 1 else None)
     reduction.finish()
     found = {"loss": np.array(stats.loss)}
-    found |= {name: p.grad.numpy() for name, p in head.model.named_parameters() if p.grad is not None}
+    found |= {name: p.grad.to_dense().numpy() for name, p in head.model.named_parameters() if p.grad is not None}
     found |= {f"own {name}": _whole(head, p.grad) for name, p in head.own.items()}
     stepper = Stepper(session.cfg.model_copy(update={"max_grad_norm": 0.5}), head, world, total=10)
     stepper.optimizer.zero_grad()
@@ -64,7 +65,7 @@ def main() -> None:
     world = World.of(launch())
     found = {f"{case}/{name}": value for case in CASES for name, value in step(root, world, case).items()}
     if world.is_main:
-        np.savez(out, **found)
+        np.savez(out, **found)  # type: ignore[arg-type]
     leave()
 
 

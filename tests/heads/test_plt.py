@@ -12,6 +12,7 @@ import torch
 
 from dexml.config import Config, ConfigError
 from dexml.data.batching import Batch
+from dexml.data.files import DataError
 from dexml.distributed import World
 from dexml.heads.plt import PLT
 from dexml.heads.plttree import log_odds
@@ -240,7 +241,7 @@ def test_a_killed_run_goes_on_bit_for_bit(root: Path, tmp_path: Path, table: str
 
 def test_weights_of_another_tree_are_refused(root: Path) -> None:
     head, other = ready(root)[1], ready(root, plt_tree="huffman", plt_arity=2)[1]
-    with pytest.raises(TreeError, match="belong to another label tree"):
+    with pytest.raises(DataError, match="grouped in another way"):
         head.net.set_extra_state(other.net.get_extra_state())
 
 
