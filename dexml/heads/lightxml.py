@@ -39,10 +39,13 @@ class LightXML(FeatureHead):
 
     document: Document
 
+    @property
+    def _width(self) -> int:
+        """of a layer, or a part of the text"""
+        return self.encoder.width // (self.cfg.doc_layers + self.cfg.pooled_segments)
+
     def _document(self) -> Document:
-        layers = self.cfg.doc_layers
-        parts = layers + self.cfg.pooled_segments
-        return Document(layers, self.encoder.width // parts, self.cfg.lxml_se, self.cfg.lxml_tokens)
+        return Document(self.cfg.doc_layers, self._width, self.cfg.lxml_se, self.cfg.lxml_tokens)
 
     def _share(self, rows: int) -> slice:
         """The rows of a label table that are held here."""
@@ -115,11 +118,12 @@ class GroupedLightXML(LightXML):
     def _make(self, tree: LabelTree) -> None:
         self.tree, dim = tree, self.cfg.lxml_dim
         members = torch.from_numpy(tree.clusters.members).long().to(self.world.device)
-        self.groups, self.document = Groups.of(members, self.n_labels), self._document()
+        self.groups = Groups.of(members, self.n_labels)
         count, width = members.shape
         held = self._share(count)
         self.first = held.start
-        self.generator, self.ranker = nn.Linear(self.document.size, count), nn.Linear(self.document.size, dim)
+        size = self.cfg.doc_layers * self._width
+        self.generator, self.ranker, self.document = nn.Linear(size, count), nn.Linear(size, dim), self._document()
         self.net = Belonging(tree)
         self.net.document, self.net.generator, self.net.ranker = self.document, self.generator, self.ranker
         places = slice(held.start * width, held.stop * width)

@@ -67,13 +67,10 @@ class Document(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.width, self.both = layers, width, tokens == "both"
+        self.size = layers * width
+        """D"""
         self.gate = None if se == "none" else LayerGate(layers, se == "affine")
         self.blend = None if tokens == "none" else TokenBlend(layers, width)
-
-    @property
-    def size(self) -> int:
-        """D"""
-        return self.layers * self.width
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         z_BD = encoded[:, : self.size]

@@ -33,7 +33,7 @@ class PlainLightXML(LightXML):
         self.held = self._share(self.n_labels)
         size = self.document.size
         start = uniform_rows(self.held, size + 1, 1 / sqrt(size), self.cfg.seed)
-        self._hold(self.n_labels, weight=start[:, :-1].contiguous(), bias=start[:, -1].contiguous())
+        self._hold(self.n_labels, weight=start[:, :-1].clone(), bias=start[:, -1].clone())
 
     def _logits(self, z_BD: Tensor) -> Tensor:
         return F.linear(z_BD, self.table("weight"), self.table("bias"))
