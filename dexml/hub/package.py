@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from dexml.report.run import Run
 Files = dict[str, Path | bytes]
 CARD, METRICS = "README.md", "metrics.json"
 NOT_PARTS = ("manifest.json", CHANGES)
+FOLDERS = re.compile(r"index|above|\d+_\w+")
+"""of the label index, of the model that a level of a tree builds on, of sentence-transformers' modules"""
 
 
 @contextmanager
@@ -91,10 +94,14 @@ def _run_of(source: Path) -> Run | None:
 
 def _parts(folder: Path) -> Files:
     """The files of a bundle, and no others that lie there, such as a service's training texts."""
-    top = [p for p in folder.iterdir() if any(fnmatch(p.name, wanted) for wanted in (*FILES, CARD))]
-    modules = [p for p in folder.glob("[0-9]_*/*") if p.suffix in (".json", ".safetensors")]
-    parts = [*top, *modules, *(folder / "index").glob("*")]
-    return {str(p.relative_to(folder)): p for p in parts if p.is_file() and p.name not in NOT_PARTS}
+    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+    return {name: path for name, path in files.items() if name not in NOT_PARTS and _is_part(name)}
+
+
+def _is_part(name: str) -> bool:
+    top, _, rest = name.partition("/")
+    known = bool(FOLDERS.fullmatch(top)) if rest else True
+    return known and any(fnmatch(name, wanted) for wanted in (*FILES, CARD))
 
 
 def _with_changes(folder: Path, bundle: Bundle, place: Path, files: Files) -> Files:

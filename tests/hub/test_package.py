@@ -9,9 +9,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from dexml.cli import main
+from dexml.data.files import DataError
 from dexml.hub.bundle import Bundle
 from dexml.hub.labelset import LabelSet
+from tests.training.runs import train
 
+Capture = pytest.CaptureFixture[str]
 TEXTS = ["the old red fox", "a tower of gold"]
 
 
@@ -77,3 +80,31 @@ def test_what_cannot_be_exported_is_told(
     assert main(["export", *words]) == 2
     assert message in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+WORDS = {"word_vectors": "random", "word_dim": 8, "lstm_width": 8}
+NETS: dict[str, dict[str, object]] = {
+    "plt": {"doc_layers": 2},
+    "plt, bilstm": {"text_encoder": "bilstm", "doc_layers": 1, **WORDS},
+    "bilstm": {"linear_size": "8", **WORDS},
+    "attentionxml": {"linear_size": "8", **WORDS},
+    "lightxml": {"doc_layers": 2, "lxml_cluster_size": 5, "lxml_dim": 6},
+    "mhe": {"doc_layers": 2},
+    "dist-clf-net": {},
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_kind_of_model_leaves_and_predicts_as_before(net: str, tmp_path: Path, capsys: Capture) -> None:
+    keys = {"net": net.partition(",")[0], "num_epochs": 1, "num_val_points": 0, **NETS[net]}
+    cfg, _ = train(tmp_path, **keys)
+    assert main(["export", str(cfg.out_dir), str(tmp_path / "out")]) == 0
+    assert Bundle.load(tmp_path / "out").predict(TEXTS, 5) == Bundle.load(cfg.out_dir).predict(TEXTS, 5)
+    with pytest.raises(DataError, match="it has learnt them one by one"):
+        LabelSet.load(tmp_path / "out").add(["silver violin"])
+    text = (tmp_path / "out" / "README.md").read_text()
+    searched = net == "dist-clf-net"
+    assert ("library_name: sentence-transformers" in text) == searched == ("With transformers alone" in text)
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "out"), "red fox", "--jsonl"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["labels"]) == 5
