@@ -49,7 +49,7 @@ class Classifier:
 
     def learn_from(self, split: Split) -> None:
         self.rows.check()
-        self.loss = BatchLoss(self.cfg, split, self.world, make_label_side(self.cfg, split.relevance.shape))
+        self.loss = BatchLoss(self.cfg, split, self.world, make_label_side(self.cfg, split))
         self.side = self.loss.side
         self.query_tokens = self.tokens("trn")
         self.texts = Texts(self.cfg, self.encoder, self.world)

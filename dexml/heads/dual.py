@@ -53,7 +53,7 @@ class DualEncoder:
         self.texts = Texts(self.cfg, self.encoder, self.world)
 
     def _label_side(self, split: Split) -> LabelSide:
-        return make_label_side(self.cfg, split.relevance.shape)
+        return make_label_side(self.cfg, split)
 
     def fit_structure(self, embedder: Embedder) -> None: ...
 

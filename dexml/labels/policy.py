@@ -5,6 +5,7 @@ N training points, L labels, K length of a shortlist.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -13,9 +14,11 @@ from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from dexml.config import Config
 from dexml.data.batching import Batch, Ints, sample_kept
+from dexml.data.dataset import Split
 from dexml.data.files import DataError
-from dexml.labels.positives import Cells
+from dexml.labels.positives import Cells, known_cells
 
+log = logging.getLogger(__name__)
 SHORTLIST_FILE = "trn_shorty.npz"
 NEGATIVE_DRAWS = 0x5EED  # keeps draws from the shortlist apart from draws of positives
 
@@ -83,19 +86,29 @@ class Shortlist(LabelSide):
         """Takes mined label ids [N, K], padded with -1."""
         rows, places = np.nonzero(ids >= 0)
         cells = (np.ones(len(rows), np.float32), (rows, ids[rows, places]))
-        self.lists = csr_matrix(cells, shape=(len(ids), n_labels))
+        self._take(csr_matrix(cells, shape=(len(ids), n_labels)))
 
-    def load_initial(self, path: str, shape: tuple[int, int]) -> None:
-        """Takes the lists of an npz file (points x labels), the key `trn_shorty`."""
+    def load_initial(self, path: str, known: csr_matrix) -> None:
+        """Takes the lists of an npz file (points x labels), the key `trn_shorty`, without the cells of `known`."""
         try:
             lists = csr_matrix(load_npz(path))
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise DataError(f"trn_shorty: {path} is no sparse matrix that can be read ({error})") from error
-        if lists.shape != shape:
-            raise DataError(f"trn_shorty: {path} is {lists.shape}, this data set needs {shape} (points, labels)")
-        lists = lists.astype(np.float32)
-        lists.data[:] = 1
+        if lists.shape != known.shape:
+            raise DataError(f"trn_shorty: {path} is {lists.shape}, this data set needs {known.shape} (points, labels)")
+        lists = lists.astype(bool)
+        negatives = (lists > known).astype(np.float32).tocsr()
+        if not negatives.nnz:
+            raise DataError(f"trn_shorty: {path} names no label that is not a point's own: it holds no negatives")
+        if negatives.nnz < lists.nnz:
+            log.info("trn_shorty: %d cells of points' own or filtered labels left out", lists.nnz - negatives.nnz)
+        self._take(negatives)
+
+    def _take(self, lists: csr_matrix) -> None:
         self.lists = lists
+        empty = np.diff(lists.indptr) == 0
+        if empty.any():
+            log.info("shortlist: %.1f %% of the points have none", 100 * empty.mean())
 
     def save(self, folder: Path) -> None:
         if self.lists is not None:
@@ -106,14 +119,14 @@ class Shortlist(LabelSide):
         self.lists = csr_matrix(load_npz(path)) if path.exists() else None
 
 
-def make_label_side(cfg: Config, shape: tuple[int, int]) -> LabelSide:
-    """The policy of a config for a data set of `shape` (training points, labels)."""
+def make_label_side(cfg: Config, split: Split) -> LabelSide:
+    """The policy of a config for training points."""
     match cfg.resolved_label_side:
         case "all":
-            return AllLabels(shape[1])
+            return AllLabels(split.relevance.shape[1])
         case "in-batch":
             return InBatch()
     side = Shortlist(cfg.num_neg_samples, cfg.seed)
     if cfg.trn_shorty:
-        side.load_initial(cfg.trn_shorty, shape)
+        side.load_initial(cfg.trn_shorty, known_cells(split.relevance, split.filters))
     return side

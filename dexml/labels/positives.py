@@ -74,6 +74,12 @@ def batch_cells(relevance: csr_matrix, filters: csr_matrix | None, batch: Batch,
     return Cells(rows, labels, weights, roles, cells.shape[0])
 
 
+def known_cells(relevance: csr_matrix, filters: csr_matrix | None) -> csr_matrix:
+    """Cells that are never negatives, as bool: positives and filtered ones."""
+    known = relevance.astype(bool)
+    return known if filters is None else (known + filters.astype(bool)).tocsr()
+
+
 def num_pos(relevance: csr_matrix, batch: Batch) -> Ints:
     """[G] ceil of the summed relevance of each query: `topk_K: num_pos`."""
     sums = np.asarray(relevance[batch.points].sum(axis=1)).ravel()

@@ -15,6 +15,7 @@ from dexml.evaluation.calibration import Calibration, CalibrationError, candidat
 from dexml.evaluation.evaluator import EvalSet
 from dexml.evaluation.retrieval import Predictions
 from dexml.hub.bundle import fill_bundle
+from dexml.labels.positives import known_cells
 from dexml.session import Session
 from dexml.training.directory import write_directory
 from dexml.training.rundir import RunFolder
@@ -31,11 +32,8 @@ def short(metrics: Mapping[str, Any]) -> str:
 def mine(session: Session, k: int) -> NDArray[np.int64]:
     """For every training point [N] its k nearest labels, ids [N, k], without its positives and filtered cells."""
     trn = session.dataset.trn
-    known = trn.relevance.astype(bool)
-    if trn.filters is not None:
-        known = known + trn.filters.astype(bool)
-    k = min(k, session.dataset.n_labels)
-    return session.retrieve().search(session.tokens("trn"), np.arange(len(trn)), k, known.tocsr()).ids
+    known, k = known_cells(trn.relevance, trn.filters), min(k, session.dataset.n_labels)
+    return session.retrieve().search(session.tokens("trn"), np.arange(len(trn)), k, known).ids
 
 
 def calibrate(points: EvalSet, predictions: Predictions) -> Calibration | None:

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix, save_npz
 from dexml.data.batching import Batch
 from dexml.data.files import DataError
 from dexml.labels.policy import AllLabels, InBatch, Shortlist
-from dexml.labels.positives import batch_cells, num_pos
+from dexml.labels.positives import batch_cells, known_cells, num_pos
 from dexml.losses.types import KEPT, MASKED, REMOVED
 
 CPU = torch.device("cpu")
@@ -106,11 +106,40 @@ def test_a_shortlist_survives_its_file(tmp_path) -> None:  # type: ignore[no-unt
 def test_a_shortlist_file_that_does_not_fit_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     save_npz(tmp_path / "other.npz", csr_matrix(np.eye(3)))
     with pytest.raises(DataError, match=r"other\.npz is \(3, 3\), this data set needs \(2, 6\)"):
-        Shortlist(3, 0).load_initial(str(tmp_path / "other.npz"), (2, 6))
+        Shortlist(3, 0).load_initial(str(tmp_path / "other.npz"), csr_matrix((2, 6), dtype=bool))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:90])
     for name in ("cut.npz", "absent.npz"):
         with pytest.raises(DataError, match=f"trn_shorty: .*{name} is no sparse matrix"):
-            Shortlist(3, 0).load_initial(str(tmp_path / name), (2, 6))
+            Shortlist(3, 0).load_initial(str(tmp_path / name), csr_matrix((2, 6), dtype=bool))
     np.savez(tmp_path / "objects.npz", data=np.array([{}], dtype=object))
     with pytest.raises(DataError, match="no sparse matrix"):
-        Shortlist(3, 0).load_initial(str(tmp_path / "objects.npz"), (2, 6))
+        Shortlist(3, 0).load_initial(str(tmp_path / "objects.npz"), csr_matrix((2, 6), dtype=bool))
+
+
+def test_a_shortlist_from_a_file_loses_the_points_own_labels(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    relevance = csr_matrix(np.array([[1, 0, 0, 1], [0, 1, 0, 0]], np.float32))
+    filters = csr_matrix(np.array([[0, 1, 0, 0], [0, 0, 0, 0]], bool))
+    given_lists = np.array([[1, 1, 0.5, 0], [0, 3, 0, 7]], np.float32)
+    save_npz(tmp_path / "lists.npz", csr_matrix(given_lists))
+    side = Shortlist(3, 0)
+    side.load_initial(str(tmp_path / "lists.npz"), known_cells(relevance, filters))
+    assert side.lists is not None
+    assert side.lists.toarray().tolist() == [[0, 0, 1, 0], [0, 0, 0, 1]]
+    save_npz(tmp_path / "own.npz", relevance)
+    with pytest.raises(DataError, match=r"own\.npz names no label that is not a point's own"):
+        side.load_initial(str(tmp_path / "own.npz"), known_cells(relevance, None))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), negatives=st.integers(1, 5))
+def test_a_known_positive_in_the_pool_is_never_a_negative(seed: int, negatives: int) -> None:
+    relevance, lists = matrix(seed, 0.2), matrix(seed + 1, 0.4)
+    side = Shortlist(negatives, seed)
+    side.lists = lists.astype(np.float32)
+    batch = Batch(np.random.default_rng(seed).permutation(20)[:7], 0, seed)
+    cells = batch_cells(relevance, None, batch, 1, seed)
+    pool = side.pool(batch, cells)
+    named = cells.on_shard(pool, slice(0, len(pool)), CPU)
+    for row, point in enumerate(batch.points):
+        own = set(relevance[point].indices) & set(pool)
+        assert {int(pool[col]) for col in named.cols[named.indptr[row] : named.indptr[row + 1]]} == own
