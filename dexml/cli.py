@@ -19,6 +19,7 @@ USAGE = """dexml COMMAND ...
   predict MODEL [--top-k 5] [TEXT ...]            labels for texts, standard input or a table; `dexml predict --help`
   index BUNDLE --kind ivf [--recall 0.99]         another kind of index over the labels; `dexml index --help`
   serve RUN|BUNDLE [...] [--texts DATA]           HTTP service with a page to try it on; `dexml serve --help`
+  ensemble RUN RUN [RUN ...] [--out FOLDER]       several models as one, from their stored predictions
   uncertainty RUN [RUN ...] [--ood FILE]          how unsure an ensemble is, and of what; `dexml uncertainty --help`
   report RUN [RUN ...] [--out FOLDER]             one HTML page about a run, or several side by side
   export RUN FOLDER                               a folder to give away: model, labels, index, metrics, model card
@@ -103,6 +104,7 @@ def prepare(words: Sequence[str]) -> None:
 
 COMMANDS = {
     "prepare": "dexml.cli:prepare",
+    "ensemble": "dexml.training.ensemble:ensemble_command",
     "validate": "dexml.data.command:validate_command",
     "convert": "dexml.data.write.command:convert_command",
     "tokenize": "dexml.data.command:tokenize_command",
