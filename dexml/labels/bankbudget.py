@@ -30,14 +30,18 @@ class Round:
 
 
 def heaviest(mass_S: Tensor, n: int, first: int, world: World) -> Ints:
-    """Ids, on every rank the same, of the n labels of all ranks with most mass, those without any left out.
+    """Ids, on every rank the same, of the n labels of all ranks with most mass, the smaller id first among equals,
+    those without any left out.
 
     Args:
         mass_S: masses of this rank's labels, the ids of which count from `first`.
     """
-    values, places = torch.topk(mass_S, min(n, len(mass_S)))
+    k = min(n, len(mass_S))
+    least = torch.topk(mass_S, k).values.min() if k else 0.0
+    places = (mass_S >= least).nonzero().flatten()
+    places = places[mass_S[places].argsort(descending=True, stable=True)[:n]]
     pairs = mass_S.new_zeros((2, n), dtype=torch.float64)
-    pairs[0, : len(values)], pairs[1, : len(values)] = values.double(), (places + first).double()
+    pairs[0, : len(places)], pairs[1, : len(places)] = mass_S[places].double(), (places + first).double()
     value, label = world.gather(pairs).transpose(0, 1).reshape(2, -1).cpu().numpy()
     best = np.lexsort((label, -value))[:n]
     return label[best[value[best] > 0]].astype(np.int64)
