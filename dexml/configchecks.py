@@ -60,6 +60,9 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
         for key in group.model_fields:
             if keys.net not in nets and getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net {' or '.join(nets)}, net is {keys.net}; remove it"
+    if keys.head_epochs and (keys.clf_joint or keys.net not in ("dist-clf-net", "lightxml", "mhe", "plt")):
+        text = f"head_epochs is for label weights on a vector of the text alone, not for net {keys.net}"
+        yield ("head_epochs", "net", "clf_joint"), text + (" with clf_joint" if keys.clf_joint else "")
     if keys.clf_dtype == "bf16" and keys.optim != "adamw":
         text = f"clf_dtype bf16 is rounded by chance in adamw, optim is {keys.optim}; set one of them back"
         yield ("clf_dtype", "optim"), text

@@ -97,6 +97,9 @@ class CoreKeys(KeyGroup):
     """Peak learning rate of the weights that are learnt beside the encoder, before lr_scaling. null: 10 times lr, which
     is made for pretrained weights."""
 
+    head_epochs: Natural = 0
+    """Epochs in which the weights beside the encoder learn alone, before the training, on vectors made once. They are
+    cheap, and the encoder is not led astray by weights that know nothing."""
     clf_dtype: Literal["fp32", "bf16"] = "fp32"
     """How the label weights of dist-clf-net are stored. bf16 takes half the memory, moments included; sums stay fp32."""
 

@@ -30,10 +30,10 @@ class LabelRows:
         self.cfg, self.n_labels, self.span = cfg, n_labels, world.span(n_labels)
         like = next(encoder.parameters())
         size = self.span.stop - self.span.start, encoder.width
-        self.weight_SD = Parameter(
-            like.new_zeros(size, dtype=torch.bfloat16 if cfg.clf_dtype == "bf16" else like.dtype)
-        )
-        self.weight_SD.grad_dtype = like.dtype
+        self.weight_SD = Parameter(like.new_zeros(size))
+        if cfg.clf_dtype == "bf16":
+            self.weight_SD.data = self.weight_SD.data.bfloat16()
+            self.weight_SD.grad_dtype = like.dtype
         self.own = {"weight": self.weight_SD}
 
     def check(self) -> None:

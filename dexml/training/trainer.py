@@ -37,6 +37,7 @@ from dexml.training.selection import select
 from dexml.training.stages import upper_levels
 from dexml.training.step import Stepper, StepReport, drops_out
 from dexml.training.trackers import tracker_config, tracker_names
+from dexml.training.warmup import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,8 @@ class Trainer:
         else:
             self.state = TrainState()
             self.head.fit_structure(self.session.embedder())
+            if self.cfg.head_epochs:
+                warm_up(self.cfg, self.session)
             if not self.cfg.trn_shorty:
                 self._mine(0)
         self.tested: tuple[int, Scored] | None = None
