@@ -104,7 +104,6 @@ def prepare(words: Sequence[str]) -> None:
 
 COMMANDS = {
     "prepare": "dexml.cli:prepare",
-    "ensemble": "dexml.training.ensemble:ensemble_command",
     "validate": "dexml.data.command:validate_command",
     "convert": "dexml.data.write.command:convert_command",
     "tokenize": "dexml.data.command:tokenize_command",
@@ -113,6 +112,7 @@ COMMANDS = {
     "predict": "dexml.predict.command:predict_command",
     "index": "dexml.index.command:index_command",
     "serve": "dexml.serve.command:serve_command",
+    "ensemble": "dexml.training.ensemble:ensemble_command",
     "uncertainty": "dexml.hub.uncertainty:uncertainty_command",
     "report": "dexml.report.command:report_command",
     "export": "dexml.hub.publish:export_command",

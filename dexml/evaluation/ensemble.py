@@ -6,6 +6,8 @@ N points, L labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -19,7 +21,7 @@ def sum_scores(members: Sequence[csr_matrix], k: int) -> Predictions:
     Args:
         members: probabilities [N, L] of each model's stored lists; a label that is not in a list counts as 0.
     """
-    total = csr_matrix(sum(member.astype(np.float64) for member in members))
+    total = csr_matrix(reduce(add, [member.astype(np.float64) for member in members]))
     row = np.repeat(np.arange(total.shape[0]), np.diff(total.indptr))
     order = np.lexsort((total.indices, -total.data, row))
     rank = np.arange(total.nnz) - total.indptr[row]
