@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dexml.config import ConfigError
 from dexml.evaluation.retrieval import Embedder
 from dexml.heads.candidates import Truth, bce_sum, candidates, choose, top
 from dexml.heads.features import PreparedFeatures
@@ -61,6 +62,21 @@ class Cascade(TableHead):
         if self.cfg.mhe_exact:
             return self.merged(*search.exact(logit_NK, query_ND, k))
         return self.merged(*search.best(logit_NK, query_ND, self.cfg.mhe_open, k))
+
+    @torch.no_grad()
+    def score(self, z_ND: Tensor, ids_NK: Tensor) -> Tensor:
+        """[N, K] the probabilities of these labels, 0 for -1: of the group, times that of the label in its group.
+
+        Raises:
+            ConfigError: trained with softmax, which knows labels only beside others.
+        """
+        if self.loss_kind == "softmax":
+            raise ConfigError("mhe_loss softmax gives no probability of each label on its own: train with bce")
+        codes = torch.from_numpy(self.codes.code_of[ids_NK.clamp(min=0).cpu().numpy()]).to(ids_NK)
+        here_NK = (codes >= self.span.start) & (codes < self.span.stop) & (ids_NK >= 0)
+        logits = self.dots(self.net.narrow(z_ND), (codes - self.span.start).where(here_NK, -1))
+        below = self.peers.sum_(z_ND.new_zeros(codes.shape).masked_scatter(here_NK, logits.sigmoid()))
+        return below * self.net.groups(z_ND).sigmoid().gather(1, codes // self.groups.width)
 
     def _blocks(self, query_RD: Tensor, truth: Truth) -> Tensor:
         """Cross-entropy of every positive within its group, averaged over the positives of a text."""

@@ -19,8 +19,10 @@ from dexml.evaluation.gains import Floats
 from dexml.evaluation.retrieval import Embeddings, Finder
 from dexml.evaluation.topk import Ids
 from dexml.evaluation.uncertainty_texts import Listed, Member
+from dexml.heads.attentionhead import StateFinder
 from dexml.heads.probabilities import Certified, Probabilistic
 from dexml.hub.bundle import SETTINGS, Bundle, read_embeddings
+from dexml.hub.statemembers import StateMember
 from dexml.index.search import FlatSearcher
 
 BLOCK = 512  # texts scored at a time
@@ -35,6 +37,8 @@ def load_member(path: Path, device: str | None = None) -> tuple[Member, Sequence
     folder = path / "best" if (path / "best").is_dir() else path
     bundle = Bundle.read(folder, device, amp=False, trust_remote_code=False)
     cfg = load_config([folder / SETTINGS])
+    if isinstance(bundle.finder, StateFinder):
+        return StateMember(bundle.encoder, bundle.finder), bundle.labels
     if bundle.finder is not None:
         return HeadMember(folder, bundle.encoder, bundle.finder), bundle.labels
     return VectorMember(folder, bundle.encoder, cfg), bundle.labels
