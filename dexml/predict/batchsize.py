@@ -4,6 +4,7 @@ from __future__ import annotations
 
 FIRST, LARGEST = 32, 8192
 ENOUGH = 1.05  # a doubling that does not bring so much more speed is the last
+CHANCES = 2  # to show it: another program may have been in the way
 
 
 class BatchSize:
@@ -17,16 +18,19 @@ class BatchSize:
         self.size = size or FIRST
         self.settled = size is not None
         self._best = 0.0
+        self._chances = CHANCES
 
     def done(self, speed: float) -> None:
         """`speed` is work a second, of anything."""
         if self.settled:
             return
-        if speed < ENOUGH * self._best:
-            self.settled, self.size = True, self.size // 2
-        else:
-            self._best, self.size = speed, 2 * self.size
+        if speed >= ENOUGH * self._best:
+            self._best, self._chances, self.size = speed, CHANCES, 2 * self.size
             self.settled = self.size >= LARGEST
+            return
+        self._chances -= 1
+        if not self._chances:
+            self.settled, self.size = True, self.size // 2
 
     def out_of_memory(self) -> bool:
         """Whether a smaller size is left to try."""
