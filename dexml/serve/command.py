@@ -33,6 +33,7 @@ def serve_command(words: Sequence[str]) -> None:
             waiting=args.max_waiting, rate=args.rate,
         )  # fmt: skip
         models = [Served.load(source, name, limits.labels, args.texts, args.amp) for name, source in chosen.items()]
+        place.listen()  # from here on clients may connect; they are answered once the loop runs
         host, port = place.getsockname()[:2]
         print(f"serving {', '.join(model.name for model in models)} on http://{host}:{port} (API: /docs)", flush=True)
         serve(models, limits, token, place)
