@@ -29,7 +29,7 @@ check: .venv/dev
 # torch first and alone: its build is chosen before anything else can ask for one
 .venv/demo: .venv/bin/python $(INPUTS)
 	$(PIP) torch
-	$(PIP) -e '.[demo,report]'
+	$(PIP) -e '.[demo,report,serve]'
 	touch $@
 
 .venv/dev: .venv/demo

@@ -39,6 +39,7 @@ def main(words: list[str]) -> None:
     print(f"\n(* = right)  The encoder, its labels and their index are in {cfg.out_dir / 'best'}; try:")
     print(f'  .venv/bin/dexml predict {cfg.out_dir / "best"} "a knight fights a dragon by the sea"')
     print(f"  .venv/bin/dexml report {cfg.out_dir}      # one HTML page: intervals, breakdowns, calibration, examples")
+    print(f"  .venv/bin/dexml serve {cfg.out_dir} --texts {cfg.data_dir}      # a service, and a page to try it on")
 
 
 if __name__ == "__main__":
