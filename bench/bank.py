@@ -1,7 +1,7 @@
 """Quality against the cost of the label side: the same training with other labels in its steps.
 
     python bench/bank.py --config configs/Iconclass/bank.yaml --steps 100 all in-batch bank:bank_budget=0.2
-    python bench/bank.py --config configs/YSO-Finna-EN/bank.yaml --cut 100000 --layers 2 --json docs/results-bank.json ...
+    python bench/bank.py --config configs/YSO-Finna-EN/bank.yaml --cut 100000 --layers 2 --json rows.json all bank
 
 A variant is a label side, and keys to change behind a colon. Every variant trains the same number of steps on the same
 batches and is judged on the held-out training points (`num_val_points`); the test set is not read. Rows are added to
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import load_npz, save_npz
+from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from dexml.config import Config, load_config
+from dexml.configkeys.bank import BankKeys
 from dexml.data.files import atomic_write
 from dexml.data.package import resolve_model
 
@@ -80,6 +81,8 @@ def config(args: argparse.Namespace, variant: str) -> Config:
     }
     forced |= {"resume": "never", "seed": args.seed, "save_interval": 0, "num_epochs": 1000, "eval_interval": 1000}
     forced |= SIDES[side]
+    if side != "bank":
+        forced |= {key: field.default for key, field in BankKeys.model_fields.items()}
     flat = [word for pair in words for word in pair]
     own = {word[2:] for word in flat[::2]}
     return load_config([args.config], [w for k, v in forced.items() if k not in own for w in (f"--{k}", f"{v}")] + flat)
@@ -132,7 +135,7 @@ def cut(folder: Path, points: int) -> Path:
         return out
     (out / "raw").mkdir(parents=True)
     for part, n in (("trn", points), ("tst", 1000)):
-        relevance = load_npz(folder / f"Y.{part}.npz").tocsr()
+        relevance = csr_matrix(load_npz(folder / f"Y.{part}.npz"))
         rows = np.sort(np.random.default_rng(0).permutation(relevance.shape[0])[:n])
         lines = (folder / "raw" / f"{part}_X.txt").read_text(encoding="utf-8").split("\n")
         (out / "raw" / f"{part}_X.txt").write_text("".join(f"{lines[i]}\n" for i in rows), encoding="utf-8")

@@ -32,7 +32,8 @@ class PreparedQueries(PreparedPool):
 class BankEncoder(DualEncoder):
     """Encodes the labels that the bank chooses, spread evenly over the ranks whoever holds their rows."""
 
-    side: Bank
+    bank: Bank
+    """its `side`, once it learns"""
 
     def _label_side(self, split: Split) -> LabelSide:
         n_labels = split.relevance.shape[1]
@@ -42,20 +43,21 @@ class BankEncoder(DualEncoder):
         if expected > bank.budget:
             raise ConfigError(
                 f"bank_budget {self.cfg.bank_budget} is {bank.budget} labels a step, but {batch} points have about "
-                f"{expected:.0f} labels of their own: set it to {np.ceil(200 * expected / n_labels) / 100:g} "
+                f"{expected:.0f} labels of their own: set it to {min(1, np.ceil(105 * expected / n_labels) / 100):g} "
                 f"at least, or lower bsz"
             )
+        self.bank = bank
         return bank
 
     def fit_structure(self, embedder: Embedder) -> None:
-        self.side.fill(embedder.part(self.label_tokens, np.arange(len(self.label_tokens))))
+        self.bank.fill(embedder.part(self.label_tokens, np.arange(len(self.label_tokens))))
 
     def prepare(self, batch: Batch) -> PreparedQueries:  # type: ignore[override]
         cells = self.loss.cells(batch)
         points = batch.points[self.world.span(len(batch.points))]
         queries = self.texts.of(batch, QUERIES, self.query_tokens, points)
         room = self.texts.keep_what_fits(queries)
-        return PreparedQueries(batch, queries, cells, self.side.pool(batch, cells), room)
+        return PreparedQueries(batch, queries, cells, self.bank.pool(batch, cells), room)
 
     def accumulate(  # type: ignore[override]
         self,
@@ -64,7 +66,7 @@ class BankEncoder(DualEncoder):
         watch: Stopwatch = OFF,
         reduction: GradientReduction | None = None,
     ) -> StepStats:
-        bank, queries = self.side, ready.queries
+        bank, queries = self.bank, ready.queries
         with watch.phase("encode queries"):
             query_BD = queries.embed()
         with watch.phase("choose labels"):
@@ -89,6 +91,6 @@ class BankEncoder(DualEncoder):
     def retriever(self, embedder: Embedder) -> Retriever:
         """Embeds all labels, of which the bank of a run in training profits unless averaged weights did it."""
         found = super().retriever(embedder)
-        if hasattr(self, "side") and not self.cfg.swa_every:
-            self.side.fill(found.item_SD)
+        if hasattr(self, "bank") and not self.cfg.swa_every:
+            self.bank.fill(found.item_SD)
         return found

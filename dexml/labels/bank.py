@@ -169,7 +169,7 @@ def weights_digest(encoder: TextEncoder) -> str:
     """Tells the weights of one encoder from those of another."""
     digest = hashlib.sha256()
     for p in encoder.parameters():
-        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

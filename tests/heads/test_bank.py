@@ -71,13 +71,13 @@ def test_a_step_compares_with_all_labels_and_encodes_the_budget(root: Path) -> N
     ready = head.prepare(Batch(np.arange(11), 0, 0))
     stats = head.accumulate(ready)
     assert len(ready.pool) == 29
-    assert stats.labels == head.side.budget == 22
-    assert set(ready.cells.kept_labels) <= set(np.flatnonzero(head.side.age_S.numpy() == 1))
+    assert stats.labels == head.bank.budget == 22
+    assert set(ready.cells.kept_labels) <= set(np.flatnonzero(head.bank.age_S.numpy() == 1))
 
 
 def test_delayed_gradients_are_all_applied_in_the_end(root: Path) -> None:
     """What was pushed through the encoder and what is owed add up to the gradients of all rows."""
-    bank = bank_head(root, bank_grad="delayed").side
+    bank = bank_head(root, bank_grad="delayed").bank
     rng = np.random.default_rng(0)
     applied, whole = torch.zeros(29, 32), torch.zeros(29, 32)
     for step in range(12):
@@ -90,7 +90,7 @@ def test_delayed_gradients_are_all_applied_in_the_end(root: Path) -> None:
 
 
 def test_weighted_gradients_are_those_of_all_labels_on_average(root: Path) -> None:
-    bank = bank_head(root, bank_grad="weighted", bank_budget=0.5).side
+    bank = bank_head(root, bank_grad="weighted", bank_budget=0.5).bank
     grad_SD = torch.from_numpy(np.random.default_rng(0).standard_normal((29, 32)))
     heavy = torch.zeros(29).index_fill_(0, torch.tensor([4, 9]), 1.0)
     total, rounds = torch.zeros_like(grad_SD), 29 * 5
@@ -101,7 +101,7 @@ def test_weighted_gradients_are_those_of_all_labels_on_average(root: Path) -> No
 
 
 def test_no_row_grows_older_than_a_round(root: Path) -> None:
-    bank = bank_head(root, bank_mined=0.0, bank_budget=0.3).side
+    bank = bank_head(root, bank_mined=0.0, bank_budget=0.3).bank
     rng, oldest = np.random.default_rng(0), 0
     for _ in range(40):
         fresh = bank.choose(np.sort(rng.choice(29, 3, replace=False)), lambda: torch.zeros(29))
@@ -117,10 +117,10 @@ def test_a_saved_bank_goes_on_as_if_nothing_had_happened(root: Path, tmp_path: P
     straight = bank_head(root, **CASES[case])
     straight.accumulate(straight.prepare(Batch(np.arange(9), 0, 0)))
     straight.encoder.zero_grad()
-    straight.side.save_shard(tmp_path)
+    straight.bank.save_shard(tmp_path)
     again = bank_head(root, **CASES[case])
     again.encoder.load_state_dict(straight.encoder.state_dict())
-    again.side.load(tmp_path)
+    again.bank.load(tmp_path)
     for one, two in zip(steps(straight, World()), steps(again, World()), strict=True):
         for name, value in one.items():
             assert name not in two or np.array_equal(two[name], value), name
@@ -128,14 +128,14 @@ def test_a_saved_bank_goes_on_as_if_nothing_had_happened(root: Path, tmp_path: P
 
 def test_the_bank_of_another_model_is_refused(root: Path, tmp_path: Path) -> None:
     head = bank_head(root)
-    head.side.save_shard(tmp_path)
+    head.bank.save_shard(tmp_path)
     next(iter(head.encoder.parameters())).data.add_(1e-3)
     with pytest.raises(DataError, match="bank of another model"):
-        head.side.load(tmp_path)
+        head.bank.load(tmp_path)
     with pytest.raises(DataError, match="other labels or settings"):
-        bank_head(root, bank_grad="delayed").side.load(tmp_path)
+        bank_head(root, bank_grad="delayed").bank.load(tmp_path)
     with pytest.raises(DataError, match="is missing"):
-        head.side.load(tmp_path / "elsewhere")
+        head.bank.load(tmp_path / "elsewhere")
 
 
 def test_a_budget_below_the_batch_s_own_labels_is_refused(root: Path) -> None:
@@ -147,6 +147,6 @@ def test_a_budget_below_the_batch_s_own_labels_is_refused(root: Path) -> None:
 def test_filling_makes_all_rows_young(root: Path) -> None:
     head = bank_head(root)
     steps(head, World())
-    assert 0 < int(head.side.age_S.max()) <= len(SIZES)
-    head.side.fill(torch.ones(29, 32))
-    assert int(head.side.age_S.max()) == 0 and bool((head.side.vectors_SD == 1).all())
+    assert 0 < int(head.bank.age_S.max()) <= len(SIZES)
+    head.bank.fill(torch.ones(29, 32))
+    assert int(head.bank.age_S.max()) == 0 and bool((head.bank.vectors_SD == 1).all())

@@ -56,7 +56,7 @@ def steps(head: Head, world: World, lr: float = 0.02) -> list[dict[str, np.ndarr
                 p.data.sub_(lr * p.grad)
                 p.grad = None
         if isinstance(head, BankEncoder):
-            bank = head.side
+            bank = head.bank
             for name, rows in {"rows": bank.vectors_SD.double(), "ages": bank.age_S.double()}.items():
                 step[name] = world.gather_rows(rows, bank.n_labels).numpy().copy()
         found.append(step)
@@ -67,7 +67,7 @@ def main() -> None:
     root, out = map(Path, sys.argv[1:])
     torch.set_num_threads(1)
     world = World.of(launch())
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for case, keys in CASES.items():
         for number, step in enumerate(steps(make_head(root, world, **BANK | keys), world)):
             found |= {f"{case}/{number}/{name}": value for name, value in step.items()}
