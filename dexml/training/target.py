@@ -18,6 +18,10 @@ MODEL_KEYS = {
     "tf_token_type",
     "bottleneck_dim",
     "norm_embs",
+    "doc_layers",
+    "mhe_kind",
+    "mhe_dim",
+    "mhe_table",
     "num_val_points",
 }
 

@@ -80,6 +80,14 @@ def test_the_bundle_predicts_as_the_run_did(run: Config) -> None:
     assert found["labels"]["P@5"] == json.loads((run.out_dir / "metrics.json").read_text())["P@5"]
 
 
+@pytest.mark.parametrize("key", [("--doc_layers", "1"), ("--mhe_dim", "9"), ("--mhe_table", "sharded")])
+def test_a_run_of_another_shape_is_not_evaluated(root: Path, key: tuple[str, str]) -> None:
+    cfg, _ = train(root, expname="shape", num_epochs=1, **NET, **KINDS["cascade"])
+    with pytest.raises(ConfigError, match=f"trained with other settings.*{key[0][2:]}"):
+        Target.of([str(cfg.out_dir)], key)
+    assert Target.of([str(cfg.out_dir)], ["--mhe_exact", "True", "--mhe_open", "5"]).cfg.mhe_open == 5
+
+
 def test_other_codes_are_refused(run: Config) -> None:
     session = Session(run, World())
     assert isinstance(session.head, MultiHead)
