@@ -1,0 +1,43 @@
+"""The bench of quality: rows, tables, and a run of some seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.quality import add_row, main, table
+from tests.helpers.models import write_config
+
+ROW = {"data": "Toy", "name": "a", "split": "tst", "minutes": 1.0, "P@1": 50.0, "parameters": 1_500_000, "peak MB": 900}
+
+
+def test_a_row_replaces_the_one_of_the_same_data_name_and_split(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    for row in (ROW, ROW | {"name": "b"}, ROW | {"split": "val"}, ROW | {"P@1": 60.0}):
+        add_row(path, row)
+    rows = json.loads(path.read_text())
+    assert [(row["name"], row["split"], row["P@1"]) for row in rows] == [
+        ("a", "tst", 60.0), ("b", "tst", 50.0), ("a", "val", 50.0)
+    ]  # fmt: skip
+
+
+def test_tables_have_a_line_a_row() -> None:
+    lines = table([ROW, ROW | {"data": "Other"}]).splitlines()
+    assert (
+        lines[0].startswith("| Toy, tst | P@1 |") and lines[2] == "| a | 50.00 |  |  |  |  | 1.00 | 1.50 M |  | 900 |"
+    )
+    assert lines[4].startswith("| Other, tst |")
+
+
+@pytest.mark.parametrize("keys", [{}, {"net": "dist-clf-net", "head_epochs": 2}])
+def test_a_run_ends_with_its_time_and_its_rate_at_zero(
+    tmp_path: Path, keys: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, out = write_config(tmp_path, **keys), tmp_path / "rows.json"
+    main([str(config), "--minutes", "0.08", "--name", "short", "--json", str(out), "--tf_dropout", "0"])
+    (row,) = json.loads(out.read_text())
+    assert row["steps"] > 5 and row["settings"]["tf_dropout"] == 0
+    assert row["parameters"] == (30 * 32 if keys else 0)
+    assert "| short |" in capsys.readouterr().out
