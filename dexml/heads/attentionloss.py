@@ -22,7 +22,7 @@ from dexml.heads.attention import Layout, groups
 from dexml.heads.attentionnet import AttentionNet
 from dexml.heads.features import Positives
 
-CELLS = 1 << 20  # of a tile, padded tokens x outputs
+CELLS = 1 << 19  # of a tile, padded tokens x outputs
 
 
 def tiles(n_outputs: int, layout: Layout, most: int) -> Iterator[slice]:

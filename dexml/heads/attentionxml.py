@@ -34,7 +34,7 @@ from dexml.heads.tree import LabelTree, TreeError
 from dexml.hub.bundle import HEAD, read_labels
 
 TREE, ABOVE = "tree.safetensors", "above"  # of a bundle; the second is the bundle of the level above
-GROUP_TOKENS = 512  # padded, of texts that are compared with their candidates together
+GROUP_TOKENS = 1024  # padded, of texts that are compared with their candidates together
 
 
 class LevelNet(SharedNet):
