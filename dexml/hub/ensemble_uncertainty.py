@@ -49,7 +49,7 @@ class Question:
     def folder(self) -> Path:
         """Where the answer goes."""
         if self.out is None and not (self.members[0] / "best").is_dir():
-            raise ConfigError(f"{self.members[0]} is a bundle, not a run: say with --out where the results go")
+            raise ConfigError(f"{self.members[0]} is not a run's folder: say with --out where the results go")
         return self.out or self.members[0] / "uncertainty"
 
     def points(self) -> tuple[Sequence[str], Csr]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file, load_model
 
 from dexml.config import Config, ConfigError, load_config
 from dexml.data.tokens import TextTokens
@@ -20,28 +21,49 @@ from dexml.evaluation.retrieval import Embeddings, Finder
 from dexml.evaluation.topk import Ids
 from dexml.evaluation.uncertainty_texts import Listed, Member
 from dexml.heads.attentionhead import StateFinder
+from dexml.heads.features import FeatureHead
 from dexml.heads.probabilities import Certified, Probabilistic
 from dexml.hub.bundle import SETTINGS, Bundle, read_embeddings
 from dexml.hub.statemembers import StateMember
 from dexml.index.search import FlatSearcher
 
 BLOCK = 512  # texts scored at a time
+STATE = "state.json"  # of a checkpoint
 
 
 def load_member(path: Path, device: str | None = None) -> tuple[Member, Sequence[str]]:
-    """The model of a run or bundle, and its label texts.
+    """The model of a run or bundle, or as it was at a checkpoint of a run, and its label texts.
 
     Raises:
         ConfigError, DataError: no such bundle, or one whose scores are no probabilities.
     """
-    folder = path / "best" if (path / "best").is_dir() else path
+    snapshot = (path / STATE).is_file()
+    run = path.parents[1] if snapshot else path
+    folder = run / "best" if (run / "best").is_dir() else run
     bundle = Bundle.read(folder, device, amp=False, trust_remote_code=False)
     cfg = load_config([folder / SETTINGS])
+    if snapshot:
+        _go_back(path, getattr(bundle.finder, "head", None))
     if isinstance(bundle.finder, StateFinder):
         return StateMember(bundle.encoder, bundle.finder), bundle.labels
     if bundle.finder is not None:
         return HeadMember(folder, bundle.encoder, bundle.finder), bundle.labels
     return VectorMember(folder, bundle.encoder, cfg), bundle.labels
+
+
+def _go_back(checkpoint: Path, head: object) -> None:
+    """Gives a head the weights of a checkpoint, of however many processes."""
+    if not isinstance(head, FeatureHead):
+        raise ConfigError(f"{checkpoint}: only nets with layers of their own can be read from checkpoints")
+    load_model(head.model, checkpoint / "model.safetensors")
+    shards = [load_file(file) for file in sorted(checkpoint.glob("shard-*.safetensors"), key=_rank)]
+    with torch.no_grad():
+        for name, own in head.own.items():
+            own.copy_(torch.cat([shard[f"weight.{name}"] for shard in shards]))
+
+
+def _rank(shard: Path) -> int:
+    return int(shard.stem.removeprefix("shard-"))
 
 
 class HeadMember:

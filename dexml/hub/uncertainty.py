@@ -30,7 +30,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
         description="How unsure an ensemble is of every label and text, what it lacks in data and what in knowledge, "
         "and whether that points at wrong labels and at texts of another kind.",
     )
-    parser.add_argument("members", nargs="+", type=Path, metavar="RUN", help="runs or bundles of the same labels")
+    models = "runs, bundles or checkpoints of runs, of the same labels"
+    parser.add_argument("members", nargs="+", type=Path, metavar="RUN", help=models)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="data folder (default: that of the first run)")
     parser.add_argument("--split", choices=SPLITS, default="tst", help="whose points are judged (default: tst)")
     parser.add_argument("--ood", type=Path, metavar="FILE", help="texts of another kind: one a line, or a data folder")

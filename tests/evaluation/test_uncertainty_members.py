@@ -17,6 +17,7 @@ from dexml.evaluation.uncertainty_tasks import kept, other_texts, wrong_labels
 from dexml.evaluation.uncertainty_texts import Member, Readings, read
 from dexml.hub.ensemble_uncertainty import Question, measure
 from dexml.hub.members import load_member
+from dexml.training.checkpoint import checkpoints
 from tests.helpers.datasets import write_lines
 from tests.helpers.processes import run_ranks
 from tests.training.runs import train
@@ -76,6 +77,20 @@ def test_the_probability_of_a_label_is_the_score_it_was_found_with(root: Path, n
     np.put_along_axis(left, found.ids.clip(0), np.where(real, 0, np.take_along_axis(left, found.ids.clip(0), 1)), 1)
     assert (left.max(axis=1) <= found.omitted_max + 1e-6).all()
     assert (left.sum(axis=1) <= found.omitted_mass + 1e-5).all()
+
+
+@pytest.mark.parametrize("table", ["replicated", "sharded"])
+def test_a_checkpoint_is_a_member(root: Path, table: str) -> None:
+    keys = {**PLT, "plt_table": table, "num_epochs": 2, "save_keep": 9, "expname": f"snapshots-{table}"}
+    cfg, _ = train(root, **keys)
+    texts, every = truth_of(root)[0], np.tile(np.arange(30), (50, 1))
+    early, last = checkpoints(cfg.out_dir / "checkpoints")
+    run, first, second = (of(path).score(of(path).encode(texts), every) for path in (cfg.out_dir, early, last))
+    assert np.abs(first - run).max() > 1e-3
+    np.testing.assert_allclose(second, run, atol=1e-6)
+    softmax = train(root, **SHORT, expname="no head", net="dist-clf-net", loss_criterion="bce")[0]
+    with pytest.raises(ConfigError, match="only nets with layers of their own can be read from checkpoints"):
+        load_member(checkpoints(softmax.out_dir / "checkpoints")[0])
 
 
 def test_more_texts_at_once_change_nothing(root: Path, runs: list[Path]) -> None:

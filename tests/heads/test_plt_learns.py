@@ -72,7 +72,6 @@ def test_three_members_learn_and_tell_unseen_words_apart(root: Path) -> None:
     assert found["precision"]["ensemble"]["P@1"] > 99
     assert found["other texts"]["knowledge"]["auroc"] > 0.95
     assert found["means"]["largest bound"] == 0
-    print({name: found[name] for name in ("precision", "other texts", "means", "means of others")})
 
 
 def beam(run: Path, width: int) -> dict[str, float]:
