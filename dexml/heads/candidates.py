@@ -197,9 +197,11 @@ class _Dots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_n: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         query_BD, table_PD, begins, column = ctx.saved_tensors
-        grad_BP = _csr(begins, column, grad_n, len(table_PD))
-        grad_query = grad_BP @ table_PD if ctx.needs_input_grad[0] else None
-        grad_table = grad_BP.t() @ query_BD if ctx.needs_input_grad[1] else None
+        grad_query = grad_table = None
+        if ctx.needs_input_grad[0]:  # four times as fast as the sparse product
+            grad_query = F.embedding_bag(column, table_PD, begins[:-1], mode="sum", per_sample_weights=grad_n)
+        if ctx.needs_input_grad[1]:
+            grad_table = _csr(begins, column, grad_n, len(table_PD)).t() @ query_BD
         return grad_query, grad_table, None, None
 
 
