@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="YAML file with every other setting")
     parser.add_argument("--cut", type=int, default=0, help="train on so many points of the data set, drawn once")
-    parser.add_argument("--layers", type=int, default=0, help="cut the encoder to its first layers, for a slow machine")
+    parser.add_argument("--layers", type=int, help="cut the encoder to its first layers; 0 leaves the word embeddings")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file that the rows are added to")
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             cfg = config(args, variant)
-            row |= measure(shallow(cfg, args.layers, Path(folder)) if args.layers else cfg, args.steps)
+            row |= measure(shallow(cfg, args.layers, Path(folder)) if args.layers is not None else cfg, args.steps)
         print(json.dumps(row), flush=True)
         if args.json:
             write(args.json, [known for known in read(args.json) if not same(known, row)] + [row])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.nn import Embedding, Module, Parameter
 
 from dexml.config import Config
 from dexml.data.batching import Batch
@@ -18,9 +19,13 @@ from dexml.evaluation.retrieval import Embedder, Retriever
 from dexml.heads.base import OFF, BundleWriter, Groups, OpenTokens, PreparedPool, StepStats, decayed, trained
 from dexml.heads.batchloss import LABELS, QUERIES, BatchLoss, Texts
 from dexml.hub.bundle import vectors_writer
+from dexml.labels.advice import Load, advice
+from dexml.labels.correction import LogQ
 from dexml.labels.gradcache import TextSide
 from dexml.labels.policy import LabelSide, make_label_side
 from dexml.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,20 @@ class DualEncoder:
         self.side = self.loss.side
         self.query_tokens, self.label_tokens = self.tokens("trn"), self.tokens("labels")
         self.texts = Texts(self.cfg, self.encoder, self.world)
+        log.info("%s", advice(self._load(split), self.side.name, self.world.size))
+
+    def _load(self, split: Split) -> Load:
+        """What a step has to do, for the advice."""
+        cfg, n_labels = self.cfg, split.relevance.shape[1]
+        queries = min(cfg.bsz * self.world.size, split.relevance.shape[0])
+        positives = LogQ(split.relevance, cfg.loss_sample).expected(queries)
+        lengths = [
+            cfg.tf_max_len if t.lengths is None else t.lengths.mean() for t in (self.label_tokens, self.query_tokens)
+        ]
+        tables = {id(m.weight) for m in self.encoder.modules() if isinstance(m, Embedding)}
+        weights = sum(p.numel() for p in self.encoder.parameters() if id(p) not in tables)
+        mined, budget = queries * cfg.num_neg_samples, round(cfg.bank_budget * n_labels)
+        return Load(n_labels, queries, positives, mined, budget, *map(float, lengths), weights, self.encoder.width)
 
     def _label_side(self, split: Split) -> LabelSide:
         return make_label_side(self.cfg, split)
