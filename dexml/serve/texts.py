@@ -83,6 +83,6 @@ def _embed(texts: Lines, encoder: Encoder, made_of: dict[str, Any], cache: Path)
     index = LabelIndex.build(np.concatenate(parts), meta=made_of)
     try:
         index.save(cache)
-    except OSError as error:
+    except (LabelIndexError, OSError) as error:
         log.warning("%s: the embeddings cannot be kept there (%s), the next start makes them again", cache, error)
     return index

@@ -53,6 +53,15 @@ def test_texts_are_embedded_once_for_each_encoder_and_file(
     assert len(load(file, bundle).index) == 1, "a damaged cache is made again"
 
 
+def test_without_a_place_to_keep_them_they_are_there_all_the_same(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (bundle / CACHE).write_text("in the way of the folder")
+    (tmp_path / "texts.txt").write_text("a fox\n")
+    assert len(load(tmp_path / "texts.txt", bundle).index) == 1
+    assert "the next start makes them again" in caplog.text
+
+
 def test_a_file_without_lines_is_refused(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(DataError, match=r"empty.txt has no lines"):
