@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 
 from dexml.evaluation.calibration import RIVALS
 from dexml.hub.labelset import LabelSet
-from dexml.index import LabelIndex
 from dexml.serve.texts import TrainingTexts
 
 DIGITS = 6
 EXAMPLES = 4
-
-Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -68,20 +65,20 @@ class Served:
 
     def answer(self, queries: Sequence[Query]) -> list[dict[str, Any]]:
         """For each query `labels`, best first, and `neighbours`, as JSON has them."""
-        bundle, texts = self.labels.bundle, [query.text for query in queries]
-        if bundle.index is None:
-            query_ND, (ids_NK, scores_NK) = None, bundle.search(texts, self.depth)
-        else:
-            query_ND = bundle.encoder.encode(texts)
-            ids_NK, scores_NK = _search(bundle.index, query_ND, self.depth)
+        ids_NK, scores_NK = self._search([query.text for query in queries])
         columns = {"score": scores_NK}
         if self.calibrated:
-            columns["probability"] = bundle.probability(scores_NK).astype(np.float32)
-        near = self._near(queries, query_ND)
+            columns["probability"] = self.labels.bundle.probability(scores_NK).astype(np.float32)
+        near = self._near(queries)
         return [
             {"labels": self._readable(query, ids_NK[i], {name: rows[i] for name, rows in columns.items()})} | near[i]
             for i, query in enumerate(queries)
         ]
+
+    def _search(self, texts: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        if not len(self.labels):
+            return np.empty((len(texts), 0), np.int64), np.empty((len(texts), 0), np.float32)
+        return self.labels.bundle.search(texts, self.depth)
 
     def _readable(self, query: Query, ids_K: NDArray[np.int64], columns: dict[str, Any]) -> list[dict[str, Any]]:
         keep = ids_K >= 0
@@ -96,20 +93,13 @@ class Served:
             for label, row in zip(ids, rows, strict=True)
         ]
 
-    def _near(self, queries: Sequence[Query], query_ND: NDArray[np.float32] | None) -> list[dict[str, Any]]:
-        """{"neighbours": ...} of the queries that want some, {} of the others; encodes them if they are not yet."""
+    def _near(self, queries: Sequence[Query]) -> list[dict[str, Any]]:
+        """{"neighbours": ...} of the queries that want some, {} of the others."""
         found: list[dict[str, Any]] = [{} for _ in queries]
         wanting = [i for i, query in enumerate(queries) if query.neighbours]
         if self.texts is not None and wanting:
-            encode = self.labels.bundle.encoder.encode
-            vectors = encode([queries[i].text for i in wanting]) if query_ND is None else query_ND[wanting]
+            vectors = self.labels.bundle.encoder.encode([queries[i].text for i in wanting])
             most = max(queries[i].neighbours for i in wanting)
             for i, texts in zip(wanting, self.texts.nearest(vectors, most), strict=True):
                 found[i] = {"neighbours": texts[: queries[i].neighbours]}
         return found
-
-
-def _search(index: LabelIndex, query_ND: NDArray[np.float32], depth: int) -> Found:
-    if not len(index):
-        return np.empty((len(query_ND), 0), np.int64), np.empty((len(query_ND), 0), np.float32)
-    return index.search(query_ND, min(depth, len(index)))

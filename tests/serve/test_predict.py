@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from dexml.data.tokens import TextTokens
+from dexml.evaluation.retrieval import Predictions
 from dexml.hub.labelset import LabelSet
 from dexml.index import LabelIndex
 from dexml.serve.served import Query, Served
-from tests.serve.service import LABELS, TEXTS, Client
+from tests.serve.service import LABELS, TEXTS, TOKEN, Client, serving
 
 
 def test_labels_come_as_the_bundle_predicts_them(client: Client, models: list[Served]) -> None:
@@ -97,3 +100,23 @@ def test_the_models_are_described(client: Client) -> None:
         **{"training_texts": 0, "examples": []},
     }
     assert (sure["calibrated"], sure["training_texts"], sure["examples"]) == (True, 4, TEXTS)
+
+
+class Counting:
+    """A head that finds the labels 0, 1, 2, ... for every text."""
+
+    def search(self, tokens: TextTokens, rows: NDArray[np.int64], k: int) -> Predictions:
+        ids = np.tile(np.arange(k), (len(rows), 1))
+        return Predictions(ids, -ids.astype(np.float32))
+
+
+def test_a_head_with_layers_of_its_own_is_served_too_but_its_labels_stay(models: list[Served]) -> None:
+    bundle = replace(models[0].labels.bundle, index=None, finder=Counting(), labels_are_texts=False)  # type: ignore[arg-type]
+    with serving([Served("head", LabelSet(bundle), most=100)]) as client:
+        assert client.predict("a fox", k=2)["labels"] == [
+            {"id": 0, "text": LABELS[0], "score": 0.0},
+            {"id": 1, "text": LABELS[1], "score": -1.0},
+        ]
+        assert not client.ask("GET", "/models").json[0]["changeable"]
+        reply = client.ask("POST", "/labels", {"labels": ["x"]}, {"authorization": f"Bearer {TOKEN}"})
+        assert (reply.status, reply.json["detail"][:37]) == (409, "the labels of this model cannot chang")
