@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dexml.hub.bundle import EMBEDDINGS, read_labels
+import yaml
+
+from dexml.hub.bundle import EMBEDDINGS, SETTINGS, read_labels
 from dexml.hub.cardtext import (
     METRICS,
     Given,
@@ -40,7 +42,7 @@ def model_card(folder: Path, name: str, run: Run | None, given: Given, on_hub: b
         *(["## Results", results(run), *frequencies(run)] if run is not None and tested else []),
         *(["## Training", training(run)] if run is not None else []),
         "## Licence",
-        licences({} if run is None else run.config, given),
+        licences(_config(folder, run), given),
     ]
     return f"---\n{_front_matter(folder, name, run, given)}\n---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -48,7 +50,7 @@ def model_card(folder: Path, name: str, run: Run | None, given: Given, on_hub: b
 def _front_matter(folder: Path, name: str, run: Run | None, given: Given) -> str:
     from huggingface_hub import ModelCardData
 
-    base, licence = base_model({} if run is None else run.config)
+    base, licence = base_model(_config(folder, run))
     vectors = (folder / EMBEDDINGS).exists()
     kinds = ["sentence-transformers", "feature-extraction", "sentence-similarity"] if vectors else []
     facts: dict[str, Any] = {
@@ -63,6 +65,13 @@ def _front_matter(folder: Path, name: str, run: Run | None, given: Given) -> str
     if run is not None and run.tested:
         facts |= {"model_name": _short(name), "eval_results": _eval_results(run, given)}
     return ModelCardData(**{key: value for key, value in facts.items() if value}).to_yaml().strip()
+
+
+def _config(folder: Path, run: Run | None) -> dict[str, Any]:
+    path = folder / SETTINGS
+    if run is not None:
+        return run.config
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _tags(run: Run | None) -> list[str]:

