@@ -66,7 +66,10 @@ class LabelRows:
                 f"{folder} is a classifier of {len(known)} labels and predicts no others, but {where}: "
                 f"evaluate it on data with the labels it was trained with"
             )
-        self.set(torch.from_numpy(read_embeddings(folder, self.span)))
+        vectors = read_embeddings(folder, self.span)
+        if vectors.shape[1] != self.weight_SD.shape[1]:
+            raise ConfigError(f"{folder} has a bias for each label, which is for predicting alone: use dexml predict")
+        self.set(torch.from_numpy(vectors))
 
 
 def random_rows(rows: slice, width: int, seed: int) -> Tensor:

@@ -70,6 +70,13 @@ def test_a_classifier_of_dexml_scores_with_weights_and_biases(tmp_path: Path, ro
     assert Bundle.load(tmp_path / "out").search(TEXTS, 5)[0].tolist() == ids[:, :5].tolist()
 
 
+def test_a_classifier_with_biases_is_not_evaluated_without_them(tmp_path: Path, capsys: Capture) -> None:
+    weights, _, _ = published(tmp_path, 30, net="dist-clf-net")
+    assert main(["import", str(weights), str(tmp_path / "out")]) == 0
+    assert main(["eval", "tst", str(tmp_path / "out"), "--data", str(tmp_path / "Datasets" / "Toy")]) == 2
+    assert "has a bias for each label, which is for predicting alone: use dexml predict" in capsys.readouterr().err
+
+
 def test_any_sentence_transformers_model_becomes_a_bundle(tmp_path: Path) -> None:
     _, encoder, _ = published(tmp_path, bottleneck_dim=5)
     encoder.save(tmp_path / "st")
