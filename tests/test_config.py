@@ -37,7 +37,7 @@ TABLE: dict[str, Any] = {
     **{"grad_accum": 1, "seed": 0, "tracker": "none", "save_interval": 1000, "save_keep": 2, "resume": "auto"},
     **{"select_on_test": False, "propensity_A": None, "propensity_B": None, "tile_rows": 0, "tile_cols": 8192},
     **{"topk_solver": "halley", "topk_cdf": "logistic", "eval_bsz": 0, "num_threads": 0, "log_interval": 10},
-    **{"num_processes": 0, "logq_correction": False, "memory_budget": 0.0, "profile": False},
+    **{"num_processes": 0, "logq_correction": False, "batch_group": 0, "memory_budget": 0.0, "profile": False},
     **{"early_stop": 0, "predict_mode": "labels", "knn_k": 0, "knn_weight": None, "knn_tau": None},
     **{
         "clf_init": "label-text",

@@ -140,6 +140,8 @@ class CoreKeys(KeyGroup):
     num_pos_samples: Count = 1
     """Positives drawn per query and step into the pool of dist-de-hnm."""
 
+    batch_group: Natural = 0
+    """Points drawn together because they are near each other: their labels are harder negatives. 0 draws each alone."""
     logq_correction: bool = False
     """Weigh each in-batch negative by one over its chance to be in the batch. They then stand for all labels."""
 

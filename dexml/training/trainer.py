@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dexml.config import Config
-from dexml.data.batching import Batch, epoch_batches, steps_per_epoch
+from dexml.data.batching import Batch, steps_per_epoch
 from dexml.distributed import World, launch
 from dexml.encoders.weights import load_weights
 from dexml.evaluation.calibration import RIVALS, Calibration
@@ -24,6 +24,7 @@ from dexml.session import Session
 from dexml.stopwatch import in_words
 from dexml.training.ahead import ahead
 from dexml.training.averaging import Average
+from dexml.training.batches import Batches
 from dexml.training.checkpoint import TrainState
 from dexml.training.cost import add_step, told
 from dexml.training.log import log_to, start_log
@@ -95,6 +96,7 @@ class Trainer:
         for part in ("labels", "tst"):  # opened by all before rank 0 alone takes the fingerprint
             session.tokens(part)
         self.batch_size = cfg.bsz * self.world.size * cfg.grad_accum
+        self.batches = Batches(session, self.batch_size)
         self.per_epoch = steps_per_epoch(len(session.train_rows), self.batch_size)
         self.total = self.per_epoch * cfg.num_epochs
         self.stepper = Stepper(cfg, self.head, self.world, self.total)
@@ -144,6 +146,7 @@ class Trainer:
                 warm_up(self.cfg, self.session)
             if not self.cfg.trn_shorty:
                 self._mine(0)
+        self.batches.group(self.folder.path, bool(self.resumed))
         self.tested: tuple[int, Scored] | None = None
         self.lap_began = self.step_ended = time.perf_counter()
         self.world.on_main(lambda: self.folder.rewind(self.state.step))
@@ -157,7 +160,7 @@ class Trainer:
         with Bar("training", self.total, state.step, self.world.is_main) as self.bar:
             while state.step < self.total and not state.stopped:
                 epoch, start = divmod(state.step, self.per_epoch)
-                batches = epoch_batches(self.session.train_rows, self.batch_size, cfg.seed, epoch, start)
+                batches = self.batches.epoch(epoch, start)
                 for ready in self._timed(ahead(batches, self._prepare)):
                     self._step(ready)
                     ended = epoch + 1 if state.step % self.per_epoch == 0 else 0
