@@ -12,6 +12,7 @@ import logging
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -59,6 +60,11 @@ class LightXML(FeatureHead):
         else:
             self.own, self.sizes = {name: Parameter(x) for name, x in tables.items()}, dict.fromkeys(tables, rows)
 
+    @torch.no_grad()
+    def _begin_at(self, bias: Tensor, counts: Tensor, n_points: int) -> None:
+        """Biases are the log odds of a label, or a cluster, that so many of the points have."""
+        bias.copy_(((counts + 0.5) / (n_points + 1)).logit())
+
     def table(self, name: str) -> Tensor:
         return self.net.get_parameter(name) if self.spread else self.own[name]
 
@@ -97,6 +103,11 @@ class GroupedLightXML(LightXML):
         lost = int((self.groups.place_of < 0).sum())
         if lost:
             log.warning("%d of %d labels are in no cluster: they are neither trained nor found", lost, self.n_labels)
+        if self.cfg.lxml_prior:
+            labelled = np.flatnonzero(np.diff(split.relevance.indptr))
+            truth = self._truth(Positives.of(split, labelled))
+            cells = torch.unique(torch.stack([truth.row, truth.place // self.groups.width]), dim=1)
+            self._begin_at(self.generator.bias, torch.bincount(cells[1], minlength=self.groups.count), len(labelled))
 
     def _tree(self, split: Split) -> LabelTree:
         cfg = self.cfg

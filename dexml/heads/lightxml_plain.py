@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ class PlainLightXML(LightXML):
 
     def fit(self, split: Split) -> None:
         self._make()
+        if self.cfg.lxml_prior:
+            counts = torch.from_numpy(np.bincount(split.relevance.indices, minlength=self.n_labels)[self.held])
+            self._begin_at(self.table("bias"), counts, int((np.diff(split.relevance.indptr) > 0).sum()))
 
     def _make(self) -> None:
         self.document, self.net = self._document(), nn.Module()

@@ -375,6 +375,18 @@ def test_clusters_of_a_file(root: Path, tmp_path: Path) -> None:
         made(root, lxml_tree=str(tmp_path / "other.safetensors"))
 
 
+@pytest.mark.parametrize("mode", ["plain", "grouped"])
+def test_biases_may_begin_at_how_often_labels_occur(root: Path, mode: str) -> None:
+    keys = SMALL if mode == "grouped" else {"lxml_mode": "plain"}
+    session, head = made(root, lxml_prior=True, **keys)
+    relevance = session.training_split.relevance.toarray() > 0
+    bias = head.generator.bias if mode == "grouped" else head.table("bias")
+    if mode == "grouped":
+        relevance = np.stack([relevance[:, head.tree.clusters.cluster_of == c].any(1) for c in range(len(bias))], 1)
+    share = (relevance.sum(0) + 0.5) / (relevance.any(1).sum() + 1)
+    np.testing.assert_allclose(bias.detach().sigmoid().numpy(), share, rtol=1e-5)
+
+
 # --- edge cases
 
 
