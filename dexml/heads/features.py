@@ -130,8 +130,7 @@ class FeatureHead(ABC):
         return (
             decayed(own, self.cfg, self.cfg.lr)
             + decayed(self.net.parameters(), self.cfg, self.head_lr)
-            + [{"params": list(self.own.values()), "lr": self.head_lr, "weight_decay": self.cfg.weight_decay}]
-            * bool(self.own)
+            + decayed(self.own.values(), self.cfg, self.head_lr) * bool(self.own)
         )
 
     @property

@@ -51,9 +51,8 @@ class PLT(FeatureHead):
 
     def fit(self, split: Split) -> None:
         self._make(tree_of(self.cfg, split, self.tokens, self.world))
-        bias = torch.from_numpy(log_odds(self.tree, split)).float()
         with torch.no_grad():
-            self._table["bias"].copy_(bias[self.span])
+            self._table["bias"].copy_(log_odds(self.tree, split, self.world)[self.span])
             if self.cfg.plt_weights == "propensity":
                 self.net.label_weight.copy_(torch.from_numpy(self._propensities(split)))  # type: ignore[operator]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from dexml.config import Config, ConfigError
 from dexml.data.dataset import Split
@@ -52,13 +53,15 @@ def _built(cfg: Config, split: Split, tokens: OpenTokens) -> LabelTree:
     return kmeans_tree(label_features("pifa", split, tokens), arity, max_leaves, cfg.seed, N_INIT)
 
 
-def log_odds(tree: LabelTree, split: Split) -> NDArray[np.float64]:
+def log_odds(tree: LabelTree, split: Split, world: World) -> Tensor:
     """[V] of a node being true where its parent is, over the training points that have labels; smoothed by one half."""
-    true, seen = np.zeros(tree.n_nodes), np.zeros(tree.n_nodes)
+    counts = torch.zeros(2, tree.n_nodes, dtype=torch.int64)
     rows = np.flatnonzero(np.diff(split.relevance.indptr))
-    for first in range(0, len(rows), POINTS):
-        cells = split.relevance[rows[first : first + POINTS]]
+    mine = rows[world.span(len(rows))]
+    for first in range(0, len(mine), POINTS):
+        cells = split.relevance[mine[first : first + POINTS]]
         _, nodes, target = training_nodes(tree, cells.indptr, cells.indices)
-        seen += np.bincount(nodes, minlength=tree.n_nodes)
-        true += np.bincount(nodes[target], minlength=tree.n_nodes)
-    return np.log((true + 0.5) / (seen - true + 0.5))
+        for count, some in zip(counts, (nodes, nodes[target]), strict=True):
+            count += torch.from_numpy(np.bincount(some, minlength=tree.n_nodes))
+    seen, true = world.sum_(counts.to(world.device)).double()
+    return ((true + 0.5) / (seen - true + 0.5)).log()
