@@ -37,7 +37,7 @@ import psutil  # type: ignore[import-untyped]
 
 from bench import report
 from bench.common import BenchError, positive, write_json
-from bench.load import Seen, load
+from bench.load import load
 from dexml.data.textfile import Lines
 from dexml.hub.bundle import Bundle
 from dexml.serve.command import TOKEN
@@ -52,19 +52,22 @@ def main(argv: list[str], description: str) -> int:
     args = parse(argv, description)
     texts = list(Lines(args.data / FILE)[:TEXTS])
     with served(args.model) as (process, port):
-        figures = soak(process, port, args) if args.soak else measure(port, texts, args)
+        figures = soak(process, port, args) if args.soak else measure(process, port, texts, args)
     print(render_soak(figures) if args.soak else render(figures))
     if args.json:
         write_json(args.json, {"serve": figures, "settings": report.settings(args)})
     return int(bool(figures.get("errors")))
 
 
-def measure(port: int, texts: list[str], args: argparse.Namespace) -> dict[str, Any]:
-    """Of each side: texts a second and, of the clients, the waits in milliseconds."""
+def measure(process: psutil.Process, port: int, texts: list[str], args: argparse.Namespace) -> dict[str, Any]:
+    """Of each side: texts a second, CPU milliseconds a text and, of the clients, the waits in milliseconds.
+
+    CPU time is that of the loop, or of the service without its clients.
+    """
     bundle = Bundle.load(args.model)
     sides = {f"bare loop, {n} at a time": (lambda n=n: _bare(bundle, texts, n, args.seconds)) for n in (1, BATCH)}
     for n in args.clients:
-        sides[f"service, {n} clients"] = lambda n=n: _waits(load(port, n, args.seconds, texts))
+        sides[f"service, {n} clients"] = lambda n=n: _loaded(process, port, n, texts, args.seconds)
     for side in sides.values():  # a turn that does not count: what is built at first use
         side()
     turns = report.take_turns(sides, args.repeats)
@@ -117,8 +120,8 @@ def served(model: Path) -> Iterator[tuple[psutil.Process, int]]:
 
 
 def render(figures: dict[str, Any]) -> str:
-    head = ["", "texts/s", "p50 ms", "p99 ms"]
-    keys = ("rate", "p50", "p99")
+    head = ["", "texts/s", "CPU ms/text", "p50 ms", "p99 ms"]
+    keys = ("rate", "cpu", "p50", "p99")
     return report.table(head, [[name, *(report.shown(row.get(key)) for key in keys)] for name, row in figures.items()])
 
 
@@ -127,20 +130,24 @@ def render_soak(figures: dict[str, Any]) -> str:
 
 
 def _bare(bundle: Bundle, texts: list[str], n: int, seconds: float) -> dict[str, float]:
-    begin, done = time.perf_counter(), 0
+    begin, cpu, done = time.perf_counter(), time.process_time(), 0
     while (passed := time.perf_counter() - begin) < seconds:
         at = done % (len(texts) - n)
         bundle.search(texts[at : at + n], K)
         done += n
-    return {"rate": done / passed}
+    return {"rate": done / passed, "cpu": (time.process_time() - cpu) * 1000 / done}
 
 
-def _waits(seen: Seen) -> dict[str, float]:
+def _loaded(process: psutil.Process, port: int, clients: int, texts: list[str], seconds: float) -> dict[str, float]:
+    before = sum(process.cpu_times()[:2])
+    seen = load(port, clients, seconds, texts)
+    cpu = sum(process.cpu_times()[:2]) - before
     wrong = {status: n for status, n in seen.statuses.items() if status != "200"}
     if wrong:
         raise BenchError(f"not every request was answered: {wrong}")
     p50, p99 = np.percentile(seen.waits, (50, 99)) * 1000
-    return {"rate": len(seen.waits) / seen.seconds, "p50": float(p50), "p99": float(p99)}
+    rate, done = len(seen.waits) / seen.seconds, len(seen.waits)
+    return {"rate": rate, "cpu": cpu * 1000 / done, "p50": float(p50), "p99": float(p99)}
 
 
 def _client(args: argparse.Namespace, port: int, connections: int, seconds: float) -> subprocess.Popen[str]:

@@ -54,10 +54,11 @@ class Service:
         if len(texts) > self.limits.texts:
             raise HTTPException(422, f"{len(texts):,} {kind}s: at most {self.limits.texts:,} a request")
         for number, text in enumerate(texts, start=1):
+            name = f"the {kind}" if len(texts) == 1 else f"{kind} {number}"
             if not text.strip():
-                raise HTTPException(422, f"{kind} {number} is empty")
+                raise HTTPException(422, f"{name} is empty")
             if len(text) > chars:
-                raise HTTPException(422, f"{kind} {number} has {len(text):,} characters: at most {chars:,}")
+                raise HTTPException(422, f"{name} has {len(text):,} characters: at most {chars:,}")
 
     def may_change(
         self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bench.common import BenchError
@@ -27,7 +28,7 @@ def client(bundle: Path) -> Iterator[Client]:
 
 def test_the_bare_loops_and_every_number_of_clients_are_measured(bundle: Path, client: Client) -> None:
     args = argparse.Namespace(model=bundle, clients=[1, 3], seconds=0.2, repeats=2)
-    figures = measure(client.port, TEXTS * 20, args)
+    figures = measure(psutil.Process(), client.port, TEXTS * 20, args)
     assert list(figures) == [
         *(f"bare loop, {n} at a time" for n in (1, 64)),
         "service, 1 clients",
@@ -44,7 +45,12 @@ def test_a_load_with_refused_requests_is_no_measurement(bundle: Path) -> None:
         seen = load(client.port, 2, 0.3, TEXTS)
         assert seen.statuses["429"] > 0
         with pytest.raises(BenchError, match=r"not every request was answered: \{'429': "):
-            measure(client.port, TEXTS * 20, argparse.Namespace(model=bundle, clients=[2], seconds=0.2, repeats=1))
+            measure(
+                psutil.Process(),
+                client.port,
+                TEXTS * 20,
+                argparse.Namespace(model=bundle, clients=[2], seconds=0.2, repeats=1),
+            )
 
 
 def test_a_service_that_is_gone_is_counted() -> None:

@@ -70,8 +70,8 @@ def test_a_change_that_cannot_be_made_changes_nothing(tmp_path: Path) -> None:
             ({"labels": ["red fox"]}, 409, "'red fox' is a label already: id 0"),
             ({"labels": ["new", "new"]}, 409, "'new' is given twice"),
             ({"labels": ["two\nlines"]}, 409, "'two\\nlines' cannot be a label: a label is one line of text"),
-            ({"labels": [" "]}, 422, "label 1 is empty"),
-            ({"labels": ["x" * 2001]}, 422, "label 1 has 2,001 characters: at most 2,000"),
+            ({"labels": [" "]}, 422, "the label is empty"),
+            ({"labels": ["x" * 2001]}, 422, "the label has 2,001 characters: at most 2,000"),
             ({"labels": []}, 422, "labels: List should have at least 1 item after validation, not 0"),
             ({"labels": ["new"], "model": "x"}, 404, "no model 'x': there are plain"),
         ):

@@ -33,7 +33,7 @@ def alive(small: Client) -> Iterator[None]:
 
 def test_too_much_is_refused(small: Client) -> None:
     for path, body, status, told in (
-        ("/predict", {"text": "x" * 501}, 422, "text 1 has 501 characters: at most 500"),
+        ("/predict", {"text": "x" * 501}, 422, "the text has 501 characters: at most 500"),
         ("/predict", {"text": "x", "k": 6}, 422, "k is 6: at most 5 here"),
         ("/predict/batch", {"texts": ["x"] * 5}, 422, "5 texts: at most 4 a request"),
         ("/predict", {"text": "x" * 20_000}, 413, "the request is larger than 20,000 bytes"),

@@ -94,7 +94,7 @@ def test_what_goes_wrong_is_said_in_words(page: tuple[Browser, Client]) -> None:
     browser.type("x" * 201)
     browser.press(*ENTER)
     problem = "document.getElementById('problem')"
-    browser.wait(f"{problem}.textContent === 'Text 1 has 201 characters: at most 200.'")
+    browser.wait(f"{problem}.textContent === 'The text has 201 characters: at most 200.'")
     assert browser.value(f"{problem}.getAttribute('role')") == "alert"
     for answer, told in (
         ("Promise.reject(new TypeError())", "The service cannot be reached. Is it still running?"),

@@ -82,7 +82,7 @@ def test_what_cannot_be_asked_is_told_in_one_sentence(client: Client) -> None:
         ({"model": "other"}, 404, "no model 'other': there are plain, sure"),
         ({"topk": 5}, 422, "topk: Extra inputs are not permitted"),
         ({"text": 5}, 422, "text: Input should be a valid string"),
-        ({"text": " \n "}, 422, "text 1 is empty"),
+        ({"text": " \n "}, 422, "the text is empty"),
     ):
         reply = client.ask("POST", "/predict", {"text": "a fox", **wanted})
         assert (reply.status, reply.json["detail"][: len(told)]) == (status, told)

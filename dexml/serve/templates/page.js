@@ -156,6 +156,7 @@ function neighbour(one, names) {
 
 async function change(method, path, body, name, done) {
   const note = $("changed");
+  $("adding").disabled = true;
   try {
     const result = await call(method, path, body, { authorization: `Bearer ${$("token").value}` });
     fresh = method === "POST" ? { model: name, id: result.ids[0] } : null;
@@ -169,6 +170,8 @@ async function change(method, path, body, name, done) {
     note.className = "bad";
     note.textContent = error.message;
     return false;
+  } finally {
+    $("adding").disabled = false;
   }
 }
 
