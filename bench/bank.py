@@ -54,13 +54,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--skip-known", action="store_true", help="leave out variants that the file has")
     parser.add_argument("variants", nargs="+")
     args = parser.parse_args(argv)
-    for variant in args.variants:
+    configs = {variant: config(args, variant) for variant in args.variants}
+    for variant, cfg in configs.items():
         row = {"config": args.config.stem, "data": args.config.parent.name, "cut": args.cut, "steps": args.steps}
         row |= {"seed": args.seed, "variant": variant, "layers": args.layers}
         if args.skip_known and any(row.items() <= known.items() for known in read(args.json)):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            cfg = config(args, variant)
             row |= measure(shallow(cfg, args.layers, Path(folder)) if args.layers is not None else cfg, args.steps)
         print(json.dumps(row), flush=True)
         if args.json:
