@@ -116,12 +116,13 @@ def read(members: Sequence[Member], texts: Sequence[str], k: int, n_labels: int,
 
 
 def union(lists: Sequence[npt.ArrayLike]) -> Ids:
-    """[n, K] the labels in any of the lists [n, k], ascending, then -1."""
+    """[n, K] the labels in any of the lists [n, k], ascending, then -1; K is k or more."""
     ids = np.concatenate([np.asarray(one, np.int64) for one in lists], axis=1)
+    k = ids.shape[1] // len(lists)
     ids = np.sort(np.where(ids < 0, LAST, ids), axis=1)
     ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = LAST
     ids.sort(axis=1)
-    widest = int((ids < LAST).sum(axis=1).max(initial=1))
+    widest = int((ids < LAST).sum(axis=1).max(initial=k))
     return np.where(ids == LAST, -1, ids)[:, :widest]
 
 

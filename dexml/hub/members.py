@@ -6,7 +6,9 @@ n texts, D width of a vector, K labels of a text, L labels in all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +33,17 @@ BLOCK = 512  # texts scored at a time
 STATE = "state.json"  # of a checkpoint
 
 
-def load_member(path: Path, device: str | None = None) -> tuple[Member, Sequence[str]]:
-    """The model of a run or bundle, or as it was at a checkpoint of a run, and its label texts.
+@dataclass(frozen=True)
+class Loaded:
+    """A member, its label texts, and what tells it from others."""
+
+    member: Member
+    labels: Sequence[str]
+    facts: dict[str, Any]
+
+
+def load_member(path: Path, device: str | None = None) -> Loaded:
+    """The model of a run or bundle, or as it was at a checkpoint of a run.
 
     Raises:
         ConfigError, DataError: no such bundle, or one whose scores are no probabilities.
@@ -41,14 +52,22 @@ def load_member(path: Path, device: str | None = None) -> tuple[Member, Sequence
     run = path.parents[1] if snapshot else path
     folder = run / "best" if (run / "best").is_dir() else run
     bundle = Bundle.read(folder, device, amp=False, trust_remote_code=False)
-    cfg = load_config([folder / SETTINGS])
+    cfg, head = load_config([folder / SETTINGS]), getattr(bundle.finder, "head", None)
     if snapshot:
-        _go_back(path, getattr(bundle.finder, "head", None))
+        _go_back(path, head)
+    facts = {"path": str(path), "net": cfg.net, "seed": cfg.seed, "bootstrap_seed": cfg.bootstrap_seed}
+    tree = getattr(head, "tree", None)
+    if tree is not None:
+        facts["tree"] = tree.hash
+    return Loaded(_member(folder, bundle, cfg), bundle.labels, facts)
+
+
+def _member(folder: Path, bundle: Bundle, cfg: Config) -> Member:
     if isinstance(bundle.finder, StateFinder):
-        return StateMember(bundle.encoder, bundle.finder), bundle.labels
+        return StateMember(bundle.encoder, bundle.finder)
     if bundle.finder is not None:
-        return HeadMember(folder, bundle.encoder, bundle.finder), bundle.labels
-    return VectorMember(folder, bundle.encoder, cfg), bundle.labels
+        return HeadMember(folder, bundle.encoder, bundle.finder)
+    return VectorMember(folder, bundle.encoder, cfg)
 
 
 def _go_back(checkpoint: Path, head: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bench.plt
 from dexml.cli import main
 from dexml.config import ConfigError
 from dexml.data.dataset import Dataset
@@ -18,7 +19,8 @@ from dexml.evaluation.uncertainty_texts import Member, Readings, read
 from dexml.hub.ensemble_uncertainty import Question, measure
 from dexml.hub.members import load_member
 from dexml.training.checkpoint import checkpoints
-from tests.helpers.datasets import write_lines
+from tests.helpers.datasets import make_toy, write_lines
+from tests.helpers.models import make_model
 from tests.helpers.processes import run_ranks
 from tests.training.runs import train
 
@@ -52,7 +54,7 @@ def runs(root: Path) -> list[Path]:
 
 
 def of(path: Path) -> Member:
-    return load_member(path)[0]
+    return load_member(path).member
 
 
 def truth_of(root: Path) -> tuple[list[str], Csr]:
@@ -122,9 +124,10 @@ def test_the_command_writes_and_prints(root: Path, runs: list[Path], capsys: pyt
     assert "50 texts of tst, 2 members (complete)" in told and "4 other texts" in told
     folder = runs[0] / "uncertainty"
     found = json.loads((folder / "summary.json").read_text())
-    assert found["members"] == list(map(str, runs)) and set(found["wrong labels"]) == {"1", "3", "5"}
+    assert [member["path"] for member in found["members"]] == list(map(str, runs))
+    assert len({member["tree"] for member in found["members"]}) == 2 and set(found["wrong labels"]) == {"1", "3", "5"}
     with np.load(folder / "tst.npz") as arrays:
-        assert len(arrays["indptr"]) == 51 and len(arrays["bound"]) == 50
+        assert len(arrays["indptr"]) == 51 and len(arrays["bound"]) == len(arrays["rows"]) == 50
         assert len(arrays["ids"]) == len(arrays["mean"]) == arrays["indptr"][-1]
         assert (arrays["total"] >= arrays["data"]).all()
     with np.load(folder / "ood.npz") as arrays:
@@ -151,9 +154,10 @@ def test_scores_that_are_no_probabilities_are_refused(root: Path, runs: list[Pat
 
 
 def test_members_of_other_labels_are_refused(root: Path, runs: list[Path], tmp_path: Path) -> None:
+    make_toy(tmp_path / "Datasets" / "Toy", n_labels=29)
+    make_model(tmp_path / "model")
     other, _ = train(tmp_path, **PLT)
-    (other.out_dir / "best" / "labels.txt").write_text("other\n" * 30)
-    with pytest.raises((ConfigError, ValueError)):
+    with pytest.raises(ConfigError, match="has other labels than"):
         measure(Question([runs[0], other.out_dir]))
 
 
@@ -166,3 +170,13 @@ def test_what_is_not_there_is_told(root: Path, runs: list[Path], tmp_path: Path)
         measure(Question([runs[0]], ood=tmp_path / "gone.txt"))
     with pytest.raises(ConfigError, match="has no dev split"):
         measure(Question([runs[0]], split="dev"))
+
+
+def test_the_bench_compares_searches(runs: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    words = ["plt.py", str(runs[0]), "--texts", "20", "--beams", "1", "30", "--threads", "1", "--json", str(out)]
+    monkeypatch.setattr("sys.argv", words)
+    bench.plt.main()
+    exact, narrow, wide = json.loads(out.read_text())["rows"]
+    assert [exact[name] for name in ("P@1", "P@5")] == [wide[name] for name in ("P@1", "P@5")]
+    assert narrow["nodes"] < exact["nodes"] <= wide["nodes"]
