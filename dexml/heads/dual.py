@@ -63,13 +63,14 @@ class DualEncoder:
         cfg, n_labels = self.cfg, split.relevance.shape[1]
         queries = min(cfg.bsz * self.world.size, split.relevance.shape[0])
         positives = LogQ(split.relevance, cfg.loss_sample).expected(queries)
-        lengths = [
-            cfg.tf_max_len if t.lengths is None else t.lengths.mean() for t in (self.label_tokens, self.query_tokens)
-        ]
-        tables = {id(m.weight) for m in self.encoder.modules() if isinstance(m, Embedding)}
+        label, query = (
+            float(cfg.tf_max_len if tokens.lengths is None else tokens.lengths.mean())
+            for tokens in (self.label_tokens, self.query_tokens)
+        )
+        tables = {id(module.weight) for module in self.encoder.modules() if isinstance(module, Embedding)}
         weights = sum(p.numel() for p in self.encoder.parameters() if id(p) not in tables)
         mined, budget = queries * cfg.num_neg_samples, round(cfg.bank_budget * n_labels)
-        return Load(n_labels, queries, positives, mined, budget, *map(float, lengths), weights, self.encoder.width)
+        return Load(n_labels, queries, positives, mined, budget, label, query, weights, self.encoder.width)
 
     def _label_side(self, split: Split) -> LabelSide:
         return make_label_side(self.cfg, split)
