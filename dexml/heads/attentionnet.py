@@ -65,7 +65,7 @@ class SharedNet(AttentionNet):
     def read(self, weights_BTS: Tensor, values_BTF: Tensor, *rows: Tensor) -> Tensor:
         x_BSF = pooled(weights_BTS, values_BTF) + self.first.bias
         for layer in self.mlp:
-            x_BSF = layer(x_BSF.relu())
+            x_BSF = layer(x_BSF.relu_())  # in place: what made it does not need it to go back
         return x_BSF.squeeze(-1)
 
     def candidates(self, states_BTD: Tensor, mask_BT: Tensor, cand_BS: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def level(tree: LabelTree, logits: Sequence[float], **keys: Any) -> NextLevel:
     head = NextLevel(cfg, encoder, len(logits), None, World())  # type: ignore[arg-type]
     head._make(tree)
     known = torch.tensor(logits, dtype=torch.float64)
-    head.net.candidates = lambda states, mask, cand: known[cand]  # type: ignore[method-assign]
+    head.net.candidates = lambda states_BTD, mask_BT, cand_BS: known[cand_BS]  # type: ignore[method-assign]
     return head
 
 
