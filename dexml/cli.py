@@ -116,7 +116,7 @@ COMMANDS = {
     "uncertainty": "dexml.hub.uncertainty:uncertainty_command",
     "report": "dexml.report.command:report_command",
     "export": "dexml.hub.publish:export_command",
-    "import": "dexml.hub.importing:import_command",
+    "import": "dexml.hub.publish:import_command",
     "push": "dexml.hub.publish:push_command",
 }
 """module and function of each command, imported when it is asked for"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,27 +28,6 @@ WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 
 Labels = Sequence[str]
 WriteHead = Callable[[Path, Mapping[str, str]], None]
-
-
-def import_command(words: Sequence[str]) -> None:
-    """Makes a bundle of a model and the texts of its labels."""
-    parser = argparse.ArgumentParser(
-        prog="dexml import",
-        description="A bundle of a model that was trained elsewhere. Of a .pt file tensors are read, no code is run.",
-        epilog="Other words are keys of the config, such as --tf_pooler cls --tf_max_len 32 --norm_embs false.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "model", help="DEXML's model.pt; a sentence-transformers or transformers model, folder or Hub id"
-    )
-    parser.add_argument("folder", type=Path, help="folder to write, which must not be there yet")
-    parser.add_argument(
-        "--config", type=Path, help="YAML the model was trained with (default: config.yaml beside a .pt)"
-    )
-    parser.add_argument("--labels", type=Path, help="label texts, one a line (default: raw/Y.txt of the config's data)")
-    args, keys = parser.parse_known_args(words)
-    n = import_model(args.model, args.folder, args.config, args.labels, keys)
-    print(f"{args.folder}: {n:,} labels; try: dexml predict {args.folder} TEXT")
 
 
 def import_model(

@@ -1,4 +1,4 @@
-"""The command lines of `dexml export` and `dexml push`."""
+"""The command lines of `dexml export`, `dexml push` and `dexml import`. Light: libraries load when words are right."""
 
 from __future__ import annotations
 
@@ -59,6 +59,29 @@ def push_command(words: Sequence[str]) -> None:
         if not args.dry_run:
             private, where = not args.public, {"commit_message": args.message, "revision": args.revision}
             print(push(files, args.repo_id, private=private, **where))
+
+
+def import_command(words: Sequence[str]) -> None:
+    """Makes a bundle of a model and the texts of its labels."""
+    parser = argparse.ArgumentParser(
+        prog="dexml import",
+        description="A bundle of a model that was trained elsewhere. Of a .pt file tensors are read, no code is run.",
+        epilog="Other words are keys of the config, such as --tf_pooler cls --tf_max_len 32 --norm_embs false.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "model", help="DEXML's model.pt; a sentence-transformers or transformers model, folder or Hub id"
+    )
+    parser.add_argument("folder", type=Path, help="folder to write, which must not be there yet")
+    parser.add_argument(
+        "--config", type=Path, help="YAML the model was trained with (default: config.yaml beside a .pt)"
+    )
+    parser.add_argument("--labels", type=Path, help="label texts, one a line (default: raw/Y.txt of the config's data)")
+    args, keys = parser.parse_known_args(words)
+    from dexml.hub.importing import import_model
+
+    n = import_model(args.model, args.folder, args.config, args.labels, keys)
+    print(f"{args.folder}: {n:,} labels; try: dexml predict {args.folder} TEXT")
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
