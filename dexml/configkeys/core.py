@@ -132,7 +132,7 @@ class CoreKeys(KeyGroup):
     """Labels that a step compares with. auto follows net and neg_type; bank (net dist-de-all) keeps an embedding of
     every label and makes few of them anew; any other value must agree with net and neg_type."""
     hard_neg_start: Natural = 1000
-    """Epochs after this one use the mined shortlist. Earlier ones use the batch."""
+    """Epochs after this one use the mined shortlist. Earlier ones use the batch. 0 mines before the first."""
     hard_neg_topk: Count = 100
     """Length of the mined shortlist of a training point. It is mined anew every eval_interval epochs."""
     num_neg_samples: Natural = 1

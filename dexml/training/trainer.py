@@ -111,11 +111,12 @@ class Trainer:
         log_to(self.folder.path / "log.txt")
 
     def _bytes_needed(self) -> int:
-        """Room for the checkpoints (12 bytes a weight: itself and two moments, 16 with its average) and the bundle."""
+        """Room for the checkpoints (12 bytes a weight: itself and two moments, 16 with its average; a bank) and the bundle."""
         weights = sum(p.numel() for p in self.session.encoder.parameters())
         weights += self.world.size * sum(p.numel() for p in self.head.own.values())
         labels = self.session.dataset.n_labels * self.session.encoder.width
-        return (self.cfg.save_keep + 4) * (16 if self.cfg.swa_every else 12) * weights + 8 * labels
+        each = (16 if self.cfg.swa_every else 12) * weights + 8 * labels * (self.cfg.resolved_label_side == "bank")
+        return (self.cfg.save_keep + 4) * each + 8 * labels
 
     def _describe(self) -> None:
         cfg, rows = self.cfg, len(self.session.train_rows)
