@@ -28,7 +28,7 @@ class MHEKeys(KeyGroup):
     mhe_order: Literal["alphabetical", "cluster", "frequency", "random"] = "alphabetical"
     """Order of labels that is cut into blocks. alphabetical was published; cluster puts similar labels together."""
     mhe_loss: Literal["auto", "softmax", "bce", "joint-softmax", "soft-margin"] = "auto"
-    """auto is softmax where every point has one label, else bce. The last two are for product."""
+    """auto is softmax for sampling and where every point has one label, else bce. The last two are for product."""
     mhe_renormalise: bool = False
     """Leave codes that stand for no label out of the softmax."""
     mhe_open: Count = 75

@@ -29,8 +29,11 @@ class MultiHead(FeatureHead):
 
     def fit(self, split: Split) -> None:
         self.codes = make_codes(self.cfg, split, self.tokens, self.encoder.width, self.world)
-        single = bool((np.diff(split.relevance.indptr) <= 1).all())
-        self._build(self.cfg.mhe_loss if self.cfg.mhe_loss != "auto" else "softmax" if single else "bce")
+        loss_kind = self.cfg.mhe_loss
+        if loss_kind == "auto":
+            single = (np.diff(split.relevance.indptr) <= 1).all()
+            loss_kind = "softmax" if single or self.cfg.mhe_kind == "sampling" else "bce"
+        self._build(loss_kind)
 
     def read_structure(self, folder: Path) -> None:
         self.codes = LabelCodes.load(folder / CODES)

@@ -20,7 +20,7 @@ from tests.helpers.models import toy_config
 
 BASE = {"net": "mhe", "doc_layers": 2, "doc_dropout": 0.2, "mhe_order": "random", "mhe_lengths": "5x6"}
 CASCADE = {**BASE, "mhe_kind": "cascade", "mhe_open": 2, "mhe_dim": 7}
-SAMPLING = {**BASE, "mhe_kind": "sampling", "mhe_sampled": 2, "mhe_dim": 7}
+SAMPLING = {**BASE, "mhe_kind": "sampling", "mhe_loss": "bce", "mhe_sampled": 2, "mhe_dim": 7}
 SHARED, OWN = {"mhe_table": "replicated"}, {"mhe_table": "sharded"}
 TABLES = {
     "cascade": CASCADE,
