@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.sparse import load_npz
 from torch import Tensor, nn
 
 from dexml.config import Config
+from dexml.hub.bundle import Bundle
 from dexml.training.averaging import Average, average_path
 from dexml.training.checkpoint import checkpoints
 from dexml.training.step import drops_out
@@ -164,11 +167,17 @@ def test_the_dropout_switch_reaches_encoder_and_text_vector(root: Path) -> None:
     assert seen == ([True] * 4 + [False] * 4) * 2
 
 
-def test_two_ranks_average_as_one(tmp_path: Path) -> None:
+def test_two_ranks_average_as_one_and_one_process_predicts_with_their_model(tmp_path: Path) -> None:
     told = [run_ranks(n, "tests.training.test_averaging", str(tmp_path / str(n)))[0].split()[-3:] for n in (1, 2)]
     assert told[0][0] == told[1][0]
     for one, two in zip(told[0][1:], told[1][1:], strict=True):
         assert float(one) == pytest.approx(float(two), rel=1e-5)
+    cfg = config(tmp_path, expname="run2")
+    texts = (cfg.data_dir / "raw" / "tst_X.txt").read_text().splitlines()
+    ids, scores = Bundle.load(cfg.out_dir / "best").search(texts, cfg.eval_topk)
+    stored = load_npz(cfg.out_dir / "tst_score_mat.npz")
+    assert np.array_equal(ids[ids >= 0], stored.indices)
+    np.testing.assert_allclose(scores[ids >= 0], stored.data, rtol=1e-4)
 
 
 def main() -> None:
@@ -179,7 +188,7 @@ def main() -> None:
 
     n = int(Path(sys.argv[1]).name)
     keys = {"net": "lightxml", "lxml_table": "sharded", "doc_layers": 1, "lxml_cluster_size": 8, "lxml_dim": 8}
-    keys |= {"bsz": 32 // n, "num_epochs": 2, "save": False, "save_interval": 3, "doc_dropout": 0.1}
+    keys |= {"bsz": 32 // n, "num_epochs": 2, "save_interval": 3, "doc_dropout": 0.1}
     trainer = Trainer(config(Path(sys.argv[1]).parent, expname=f"run{n}", **KEYS | keys))
     trainer.fit()
     world, head = trainer.world, trainer.session.head
