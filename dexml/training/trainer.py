@@ -111,7 +111,7 @@ class Trainer:
         log_to(self.folder.path / "log.txt")
 
     def _bytes_needed(self) -> int:
-        """Room for the checkpoints (12 bytes a weight: itself and two moments, 16 with its average; a bank) and the bundle."""
+        """Room for checkpoints (12 bytes a weight: itself and two moments, 16 with its average; a bank) and bundle."""
         weights = sum(p.numel() for p in self.session.encoder.parameters())
         weights += self.world.size * sum(p.numel() for p in self.head.own.values())
         labels = self.session.dataset.n_labels * self.session.encoder.width
