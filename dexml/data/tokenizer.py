@@ -7,6 +7,7 @@ import itertools
 import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,17 @@ class RowTokenizer:
         mask = encoding.special_tokens_mask
         begin, end = mask.index(0), len(mask) - mask[::-1].index(0)
         return encoding.ids[:begin], encoding.ids[end:]
+
+
+_MADE: WeakKeyDictionary[PreTrainedTokenizerBase, dict[int, RowTokenizer]] = WeakKeyDictionary()
+
+
+def row_tokenizer(tokenizer: PreTrainedTokenizerBase, max_len: int) -> RowTokenizer:
+    """The `RowTokenizer` of a tokenizer that changes no more, made once: that takes longer than encoding a text."""
+    made = _MADE.setdefault(tokenizer, {})
+    if max_len not in made:
+        made[max_len] = RowTokenizer(tokenizer, max_len)
+    return made[max_len]
 
 
 def _splits_at_spaces(config: dict[str, Any]) -> bool:

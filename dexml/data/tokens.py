@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dexml.data.files import sha256
 from dexml.data.textfile import Lines
-from dexml.data.tokenizer import RowTokenizer
+from dexml.data.tokenizer import RowTokenizer, row_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,7 +84,7 @@ class TextTokens(Tokens):
     """Texts in memory, stripped and cut at `max_len` tokens."""
 
     def __init__(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_len: int) -> None:
-        self._texts, self._tokenizer = texts, RowTokenizer(tokenizer, max_len)
+        self._texts, self._tokenizer = texts, row_tokenizer(tokenizer, max_len)
         self.pad_id = self._tokenizer.pad_id
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dexml.config import ConfigError
 from dexml.data.batching import Ints
 from dexml.data.hubfolder import Download
-from dexml.data.tokenizer import RowTokenizer, load_tokenizer
+from dexml.data.tokenizer import load_tokenizer, row_tokenizer
 from dexml.encoders.directory import Layout, pooling_linear, read_layout, write_layout
 from dexml.encoders.encode import embed
 from dexml.encoders.pretrained import load_backbone, model_folder, position_limit, quiet, resolve_precision
@@ -87,7 +87,7 @@ class Encoder:
         """Embeddings [N, D] of N texts, stripped, `batch_size` at a time, cut at `max_len` tokens."""
         if isinstance(texts, str):
             raise ValueError(f"encode takes a list of texts, not one text: write [{texts[:20]!r}]")
-        rows = RowTokenizer(self.tokenizer, self._length(max_len))
+        rows = row_tokenizer(self.tokenizer, self._length(max_len))
 
         def gather(chosen: Ints) -> tuple[Ints, Ints]:
             return rows.encode([texts[i].strip() for i in chosen])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dexml.data import DataError, Lines
 from dexml.data.store import DatStore, OnlineTokens, TokenStore
 from dexml.data.tokenize import load_tokenizer, open_tokens, token_path, tokenize_file
-from dexml.data.tokenizer import RowTokenizer
+from dexml.data.tokenizer import RowTokenizer, row_tokenizer
 from tests.helpers.datasets import PACKAGED, make_tokenizer, padded, write_dat, write_lines
 
 LONG = "boat " * 40
@@ -134,6 +134,14 @@ def test_words_behind_the_last_token_are_not_looked_at(bert):
     rows = RowTokenizer(bert, 8)
     assert rows.encode([" ".join(f"word{i}" for i in range(1000))])[1].tolist() == [8]
     assert len(rows._cache) == 6
+
+
+def test_a_tokenizer_is_made_ready_for_a_length_once(small):
+    tokenizer, other = load_tokenizer(small), load_tokenizer(small)
+    first = row_tokenizer(tokenizer, 5)
+    assert row_tokenizer(tokenizer, 5) is first
+    assert row_tokenizer(tokenizer, 3).encode(["red fox boat river"])[1].tolist() == [3]
+    assert row_tokenizer(other, 5) is not first
 
 
 def test_a_tokenizer_without_special_tokens_gives_bare_ids(small):
