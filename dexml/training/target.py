@@ -16,6 +16,7 @@ MODEL_KEYS = {
     "tf_pooler",
     "tf_max_len",
     "tf_token_type",
+    *("text_encoder", "lstm_width", "lstm_start", "attention_output", "linear_size", "cluster_size", "tree_levels"),
     "bottleneck_dim",
     "norm_embs",
     "doc_layers",
