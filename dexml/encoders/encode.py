@@ -19,13 +19,15 @@ BLOCK = 1 << 16  # texts whose token ids are held in memory at once
 @contextmanager
 def evaluating(encoder: TextEncoder) -> Iterator[None]:
     """Dropout off and no gradients inside, the mode of before after it."""
-    mode = encoder.training
-    encoder.eval()
+    training = [module for module in encoder.modules() if module.training]  # none where a service encodes
+    for module in training:
+        module.training = False
     try:
         with torch.no_grad():
             yield
     finally:
-        encoder.train(mode)
+        for module in training:
+            module.training = True
 
 
 def embed(
