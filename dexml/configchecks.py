@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from dexml.configkeys import FAMILIES, FIELDS, Keys
+from dexml.configkeys.attentionxml import AttentionXMLKeys
 from dexml.configkeys.bank import BankKeys
 from dexml.configkeys.lightxml import GROUPED
 from dexml.configkeys.mhe import KIND_KEYS
@@ -31,6 +32,7 @@ def conflicts(keys: Keys) -> Iterator[Conflict]:
     yield from _selection_conflicts(keys)
     yield from _lightxml_conflicts(keys)
     yield from _mhe_conflicts(keys)
+    yield from _attention_conflicts(keys)
     if keys.precision in ("bf16", "fp16") and not keys.amp_encode:
         text = f"precision {keys.precision} contradicts amp_encode False, which means fp32; set one of them"
         yield ("precision", "amp_encode"), text
@@ -136,6 +138,16 @@ def _correction_conflicts(keys: Keys) -> Iterator[Conflict]:
     if keys.loss_sample and keys.num_pos_samples > 1:
         text = f"logq_correction knows no chances for num_pos_samples {keys.num_pos_samples}; set loss_sample False"
         yield ("logq_correction", "loss_sample", "num_pos_samples"), text
+
+
+def _attention_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if keys.net == "attentionxml" and keys.attention_output == "lwan":
+        text = "attention_output lwan is for net bilstm: the levels of attentionxml share their MLP; remove it"
+        yield ("attention_output", "net"), text
+    bilstm = keys.text_encoder == "bilstm" or (keys.text_encoder == "auto" and keys.net in FAMILIES[AttentionXMLKeys])
+    for key in ("grad_checkpointing", "compile"):
+        if bilstm and getattr(keys, key):
+            yield (key, "text_encoder"), f"{key} is for transformers, the text_encoder is a bilstm; remove it"
 
 
 def _selection_conflicts(keys: Keys) -> Iterator[Conflict]:

@@ -227,6 +227,8 @@ def test_a_problem_on_the_command_line_names_its_key(words: list[str], message: 
         ("select_on_test: yes\nnum_val_points: 9", 2, "select_on_test True contradicts num_val_points 9"),
         ("propensity_A: 0.5", 1, "propensity_A and propensity_B belong together"),
         ("precision: bf16\namp_encode: no", 2, "precision bf16 contradicts amp_encode False"),
+        ("net: attentionxml\nattention_output: lwan", 2, "attention_output lwan is for net bilstm"),
+        ("net: bilstm\ngrad_checkpointing: yes", 2, "grad_checkpointing is for transformers"),
         ("net: dist-de-all\nlogq_correction: yes", 2, "logq_correction is for in-batch negatives, label_side is all"),
         (
             "net: dist-de-hnm\nlogq_correction: yes\nloss_criterion: topk",
