@@ -283,7 +283,7 @@ def _table(rows: list[Row], names: Sequence[str]) -> str:
             return ""
         return f"{value:,}" if isinstance(value, int) else str(value)
 
-    lines = [" | ".join(names), "|".join("---" for _ in names)]
+    lines = [" | ".join(names), " | ".join("---" for _ in names)]
     lines += [" | ".join(cell(row.get(name)) for name in names) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
 
