@@ -2,7 +2,7 @@
 
     python bench/mhe.py quality configs/EURLEX57K-Titles/mhe-cascade.yaml --minutes 5 --json docs/results-mhe.json
     python bench/mhe.py quality configs/EURLEX57K-Titles/mhe-cascade.yaml --split val --lr 2e-4   # to choose settings
-    python bench/mhe.py quality configs/Iconclass/mhe-cascade.yaml --minutes 1 --frozen Results/vectors    # the head alone
+    python bench/mhe.py quality configs/Iconclass/mhe-cascade.yaml --minutes 1 --frozen Results/vectors # the head
     python bench/mhe.py scale cascade --labels 1300000 --json docs/results-mhe.json     # product, cascade, ova
     python bench/mhe.py table docs/results-mhe.json                        # the tables of docs/mhe.md
 

@@ -95,7 +95,9 @@ def test_automatic_lengths_are_near_the_optimum() -> None:
 
 @pytest.mark.parametrize("lengths", [(3, 3), (10,), (0, 10), (10, -1)])
 def test_lengths_without_room_are_refused(lengths: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="no room for 10 labels; give two or more lengths, each at least 1, whose product is 10"):
+    with pytest.raises(
+        ConfigError, match="no room for 10 labels; give two or more lengths, each at least 1, whose product is 10"
+    ):
         LabelCodes(lengths, np.arange(10))
 
 
