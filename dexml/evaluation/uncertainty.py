@@ -5,7 +5,7 @@ probability. Data (aleatoric): the mean of the members' entropies. Knowledge (ep
 information of label and member, 0 where all members agree. Those of a text are the sums over its labels, which are
 taken as independent given the text.
 
-Jiang et al., arXiv 2210.10160, name the setting: ensembles of tree models, uncertainty of labels and of instances, under
+Jiang et al., arXiv 2210.10160, name the setting: ensembles of tree models, uncertainty of labels and instances, under
 a beam. What is computed here is the textbook decomposition and makes no claim to be theirs.
 
 M members, N texts, K labels of a text, L labels in all.
