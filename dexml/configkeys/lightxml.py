@@ -33,7 +33,7 @@ class LightXMLKeys(KeyGroup):
     lxml_table: Literal["replicated", "sharded"] = "replicated"
     """Every process holds all label vectors, or those of some clusters. sharded sends less; results are the same."""
     lxml_prior: bool = False
-    """Start the biases of clusters (plain: of labels) at how often they occur. A good start where epochs are few."""
+    """Start the biases of clusters (plain: of labels) at how often they occur. Good where steps are few and small."""
     lxml_group_weight: NotNegative = 1.0
     """Weight of the loss over clusters beside that over labels. Raise it when true clusters are missed."""
     lxml_encoder_grad: Literal["both", "group_only", "label_only"] = "both"
