@@ -384,9 +384,8 @@ def test_a_profile_tells_where_the_seconds_went_and_changes_nothing(root: Path, 
     cfg, metrics = train(root, expname="profiled", profile=True, log_interval=2, **SHORT)
     told = [line for line in (cfg.out_dir / "log.txt").read_text().splitlines() if "profile at step" in line]
     assert len(told) == 3
-    for line in told:
-        assert " s a step: " in line
-        for phase in ("encode labels", "backward queries", "optimiser"):
-            assert phase in line
+    assert all(" s a step: " in line for line in told)
+    for phase in ("encode labels", "backward queries", "optimiser"):
+        assert any(phase in line for line in told)  # a share below half a per cent is left out of a line
     expected = json.loads((whole.out_dir / "metrics.json").read_text())
     assert only_metrics(metrics) == only_metrics(expected)
