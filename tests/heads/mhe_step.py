@@ -30,7 +30,7 @@ TABLES = {
     "cascade-softmax": {**CASCADE, "mhe_loss": "softmax"},
     "cascade-text": {**CASCADE, "mhe_init": "label-text", "mhe_order": "cluster"},
     "sampling": SAMPLING,
-    "sampling-softmax": {**SAMPLING, "mhe_loss": "softmax", "mhe_lengths": "2x15"},
+    "sampling-softmax": {**SAMPLING, "mhe_loss": "softmax", "mhe_lengths": "2x15", "mhe_sampled": 1},
     "sampling-own": {**SAMPLING, "mhe_loss": "softmax", "mhe_scope": "own", "mhe_dim": 0},
     "sampling-batch": {**SAMPLING, "mhe_scope": "batch", "mhe_order": "frequency"},
     "sampling-batch-softmax": {**SAMPLING, "mhe_scope": "batch", "mhe_loss": "softmax"},
