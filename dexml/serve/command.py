@@ -14,12 +14,17 @@ from dexml.data.files import DataError
 
 TOKEN = "DEXML_TOKEN"
 SHORTEST = 16  # characters of a token
+# Texts differ in length, so nearly every call has new shapes, and what oneDNN and torch keep for each (of 1,024 by
+# default) would fill a gigabyte. Read when torch computes first.
+CACHES, SHAPES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "64"
 
 
 def serve_command(words: Sequence[str]) -> None:
     """Serves the models until SIGINT or SIGTERM, then answers what it has taken and ends."""
     args = _parse(words)
     token, chosen = read_token(args.token_file), named(args.models)
+    for cache in CACHES:
+        os.environ.setdefault(cache, SHAPES)
     log = logging.getLogger("dexml")
     log.setLevel(logging.INFO)
     log.addHandler(logging.StreamHandler())

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from dexml.data.files import DataError
+from dexml.serve.command import CACHES, listen, named, serve_command
 from dexml.serve.command import TOKEN as VARIABLE
-from dexml.serve.command import listen, named, serve_command
 from tests.helpers.processes import ROOT
 from tests.serve.service import Client, make_bundle
 
@@ -29,7 +29,9 @@ def test_models_are_called_by_their_folder_or_run() -> None:
         named(["A/run", "A/run/best"])
 
 
-def test_a_port_that_is_taken_is_told_before_a_model_is_loaded() -> None:
+def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cache in CACHES:
+        monkeypatch.setenv(cache, "32")  # as a user may; set again after the test
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(DataError, match=rf"cannot serve on 127.0.0.1:{port} \(Address already in use\): choose"):
