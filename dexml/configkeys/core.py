@@ -101,7 +101,7 @@ class CoreKeys(KeyGroup):
     """Epochs in which the weights beside the encoder learn alone, before the training, on vectors made once. They are
     cheap, and the encoder is not led astray by weights that know nothing."""
     clf_dtype: Literal["fp32", "bf16"] = "fp32"
-    """How the label weights of dist-clf-net are stored. bf16 takes half the memory, moments included; sums stay fp32."""
+    """How the label weights of dist-clf-net are stored. bf16 halves their memory, moments included; sums stay fp32."""
 
     # Loss
     loss: Literal["sim-loss"] = "sim-loss"
