@@ -3,11 +3,14 @@
     python bench/quality.py configs/Iconclass/lightxml.yaml --minutes 5 --json docs/results-heads.json
     python bench/quality.py configs/Iconclass/lightxml.yaml --name "LightXML, gate" --minutes 5 --lxml_se gate
     python bench/quality.py configs/Iconclass/lightxml.yaml --split val --lr 2e-4       # to choose settings
+    python bench/quality.py configs/Iconclass/mhe-cascade.yaml --minutes 1 --frozen Results/vectors    # the head alone
     python bench/quality.py --table docs/results-heads.json
 
 Any config is trained for `--minutes` of processor time, all threads added up, what comes before the first step included
 (trees, label weights that learn first) and evaluation left out; the learning rate falls to 0 by then. It is measured on
-`--split`. A row of the same data, name and split is replaced in the JSON file.
+`--split`. With `--frozen` the encoder stays as it was pretrained, and its vectors are computed once and kept in that
+folder. A row of the same data, name and split is replaced in the JSON file. With several threads on a busy machine
+processor time counts their waiting for one another: set OMP_NUM_THREADS=1 to compare.
 """
 
 from __future__ import annotations
@@ -25,21 +28,32 @@ import resource
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bench.common import write_json
 from dexml.config import Config, load_config
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from dexml.evaluation.retrieval import Predictions
+    from dexml.heads.label_codes import LabelCodes
+    from dexml.session import Session
+
 Row = dict[str, Any]
 METRICS = ("P@1", "P@3", "P@5", "PSP@5", "R@100")
-COLUMNS = (*METRICS, "minutes", "parameters", "s/step", "peak MB")
+COLUMNS = {name: name for name in METRICS} | {
+    "minutes": "minutes", "parameters": "parameters", "s/step": "cpu_s_per_step", "peak MB": "peak_mb"
+}  # fmt: skip
+FORCED = {"save": False, "save_interval": 0, "resume": "never", "num_epochs": 10_000, "eval_interval": 10_000}
 RECENT = 50  # steps whose median is the pace
+ENCODER_GROUPS = 2  # of parameters, the first ones
 
 
-def quality(files: Sequence[str], words: Sequence[str], minutes: float, split: str, name: str = "") -> Row:
+def quality(cfg: Config, minutes: float, split: str, name: str = "") -> Row:
     """Trains for the given processor minutes and measures."""
-    import torch
-
     from dexml.training.trainer import Trainer
 
     class Enough(Exception):
@@ -65,21 +79,93 @@ def quality(files: Sequence[str], words: Sequence[str], minutes: float, split: s
             self.stepper.total = self.state.step + max(1, round(left / statistics.median(self.paces[-RECENT:])))
 
         def _finish(self) -> dict[str, Any]:
-            return self.session.evaluate(split)[split][0]
+            return row(self.session, split, minutes, self.session.evaluate(split)[split][1], self.paces, name)
 
-    forced = {"save": False, "save_interval": 0, "resume": "never", "num_epochs": 10_000, "eval_interval": 10_000}
-    cfg = load_config(files, [*words, *(f"--{key}={value}" for key, value in forced.items())])
-    trainer = Timed(cfg)
-    metrics = trainer.fit()
-    both = sum(p.numel() for p in [*trainer.head.shared, *trainer.head.own.values()])
-    encoder = sum(p.numel() for p in trainer.session.encoder.parameters() if p.requires_grad)
+    return Timed(cfg).fit()
+
+
+def frozen(cfg: Config, minutes: float, split: str, folder: Path, name: str = "") -> Row:
+    """The same for a head on the vectors of the encoder as it was pretrained, which are kept in `folder`."""
+    import torch
+
+    from dexml.data.batching import epoch_batches
+    from dexml.distributed import World
+    from dexml.evaluation.retrieval import Predictions
+    from dexml.heads.features import FeatureHead
+    from dexml.session import Session
+    from dexml.training.optim import make_optimizer, set_lr
+
+    session = Session(cfg, World())
+    head, trn = session.head, vectors(session, "trn", folder)
+    assert isinstance(head, FeatureHead)
+    head.learn_from(session.training_split)
+    head.encoder.train()
+    groups = head.param_groups()[ENCODER_GROUPS:]
+    optimizer, peaks = make_optimizer(cfg, groups), [group["lr"] for group in groups]
+    paces, began, done = [], time.process_time(), 0.0
+    for batch in (batch for epoch in range(10_000) for batch in epoch_batches(session.train_rows, cfg.bsz, 0, epoch)):
+        before = time.process_time()
+        set_lr(optimizer, peaks, 1 - done)
+        head.loss(torch.from_numpy(trn[batch.points].astype(np.float32)), head.prepare(batch)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        paces.append(time.process_time() - before)
+        done = (time.process_time() - began) / (60 * minutes)
+        if done >= 1:
+            break
+    points = session.points(split)
+    z = trn if split == "val" else vectors(session, split, folder)
+    with torch.no_grad():
+        blocks = (
+            torch.from_numpy(z[rows].astype(np.float32)) for rows in np.array_split(points.rows, 1 + len(z) // 512)
+        )
+        ids, scores = (
+            torch.cat(side).numpy() for side in zip(*(head.best(block, 100) for block in blocks), strict=True)
+        )
+    return row(session, split, minutes, Predictions(ids, scores), paces, name)
+
+
+def vectors(session: Session, part: str, folder: Path) -> np.ndarray:
+    """Text vectors of a part of the data in float16, computed once."""
+    cfg, tokens = session.cfg, session.tokens(part)
+    path = folder / f"{cfg.dataset}-{part}-{cfg.doc_layers}x{cfg.tf_max_len}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = np.array_split(np.arange(len(tokens)), 1 + len(tokens) // 4096)
+        whole = session.embedder().whole
+        np.save(path, np.concatenate([whole(tokens, some).astype(np.float16) for some in rows]))
+    return np.load(path, mmap_mode="r")
+
+
+def row(session: Session, split: str, minutes: float, found: Predictions, paces: Sequence[float], name: str) -> Row:
+    import torch
+
+    cfg, head, points = session.cfg, session.head, session.points(split)
+    metrics = session.measure_here(points, found)
+    parameters = sum(p.numel() for p in [*head.shared, *head.own.values()])
+    parameters -= sum(p.numel() for p in session.encoder.parameters() if p.requires_grad)
     return {
         "data": cfg.dataset, "name": name or cfg.expname, "split": split, "minutes": minutes,
         **{metric: round(float(metrics[metric]), 2) for metric in METRICS if metric in metrics},
-        "parameters": both - encoder, "steps": trainer.state.step, "s/step": round(statistics.median(trainer.paces), 3),
-        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "ghosts": ghosts(found.ids[:, :5], points.relevance, getattr(head, "codes", None)),
+        "parameters": parameters, "steps": len(paces), "bsz": cfg.bsz,
+        "cpu_s_per_step": round(statistics.median(paces), 4), "peak_mb": peak_mb(),
         "threads": torch.get_num_threads(), "settings": settings(cfg),
     }  # fmt: skip
+
+
+def ghosts(ids_N5: np.ndarray, relevance: csr_matrix, codes: LabelCodes | None) -> float | None:
+    """Percentage of the wrong predictions whose digits all belong to labels of the text; None without codes."""
+    if codes is None:
+        return None
+    wrong = found = 0
+    for ids, first, last in zip(ids_N5, relevance.indptr, relevance.indptr[1:], strict=False):
+        own = relevance.indices[first:last]
+        others = np.setdiff1d(ids[ids >= 0], own)
+        digits, known = codes.encode(others), codes.encode(own)
+        wrong += len(others)
+        found += int(np.all([np.isin(digits[:, h], known[:, h]) for h in range(codes.n_heads)], axis=0).sum())
+    return round(100 * found / max(1, wrong), 2)
 
 
 def settings(cfg: Config) -> Row:
@@ -88,6 +174,10 @@ def settings(cfg: Config) -> Row:
     aside = {"project", "expname", "desc", "results_root", "data_root", "resume", "save", "save_interval", "num_epochs"}
     aside |= {"eval_interval", "dataset", "num_threads", "profile"}
     return {key: value for key, value in cfg.to_dict().items() if value != default[key] and key not in aside}
+
+
+def peak_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def add_row(path: Path, row: Row) -> None:
@@ -105,7 +195,7 @@ def table(rows: Sequence[Row]) -> str:
     texts = []
     for (data, split), some in parts.items():
         lines = [f"| {data}, {split} | {' | '.join(COLUMNS)} |", "|---" * (1 + len(COLUMNS)) + "|"]
-        lines += [f"| {row['name']} | {' | '.join(_cell(row.get(column)) for column in COLUMNS)} |" for row in some]
+        lines += [f"| {row['name']} | {' | '.join(_cell(row.get(key)) for key in COLUMNS.values())} |" for row in some]
         texts.append("\n".join(lines))
     return "\n\n".join(texts)
 
@@ -123,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("files", nargs="*", help="YAML files of the config; further words are --key value")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--split", default="tst", choices=["val", "tst"])
+    parser.add_argument("--frozen", type=Path, metavar="FOLDER", help="of the encoder's vectors, which stay")
     parser.add_argument("--name", default="", help="of the row (default: expname)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--table", type=Path, help="print the tables of a JSON file")
@@ -132,10 +223,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if not args.files:
         parser.error("name the YAML files of a config")
-    row = quality(args.files, words, args.minutes, args.split, args.name)
-    print(table([row]))
+    cfg = load_config(args.files, [*words, *(f"--{key}={value}" for key, value in FORCED.items())])
+    if args.frozen:
+        found = frozen(cfg, args.minutes, args.split, args.frozen, args.name)
+    else:
+        found = quality(cfg, args.minutes, args.split, args.name)
+    print(table([found]))
     if args.json:
-        add_row(args.json, row)
+        add_row(args.json, found)
 
 
 if __name__ == "__main__":

@@ -84,12 +84,12 @@ class LightXML(FeatureHead):
         return best_of(all_ids, all_scores, k)
 
     def param_groups(self) -> ParameterGroups:
-        """No weight decay on what weighs layers and tokens."""
+        """What weighs layers and tokens learns as slowly as the encoder that it belongs to, without weight decay."""
         document = list(self.document.parameters())
         rest = [p for p in self.net.parameters() if all(p is not one for one in document)]
         return (
             decayed(trained(self.encoder), self.cfg, self.cfg.lr)
-            + [{"params": document, "lr": self.head_lr, "weight_decay": 0.0}]
+            + [{"params": document, "lr": self.cfg.lr, "weight_decay": 0.0}]
             + decayed(rest, self.cfg, self.head_lr)
             + decayed(self.own.values(), self.cfg, self.head_lr) * bool(self.own)
         )

@@ -10,7 +10,7 @@ import pytest
 from bench.quality import add_row, main, table
 from tests.helpers.models import write_config
 
-ROW = {"data": "Toy", "name": "a", "split": "tst", "minutes": 1.0, "P@1": 50.0, "parameters": 1_500_000, "peak MB": 900}
+ROW = {"data": "Toy", "name": "a", "split": "tst", "minutes": 1.0, "P@1": 50.0, "parameters": 1_500_000, "peak_mb": 900}
 
 
 def test_a_row_replaces_the_one_of_the_same_data_name_and_split(tmp_path: Path) -> None:

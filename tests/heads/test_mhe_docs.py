@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from bench.mhe import tables
+from bench.mhe import table
 from tests.helpers.processes import ROOT
 
 PAGE = (ROOT / "docs" / "mhe.md").read_text(encoding="utf-8")
@@ -17,6 +17,12 @@ def test_an_example_runs(code: str) -> None:
 
 
 def test_the_tables_are_those_of_the_measured_rows() -> None:
-    found = json.loads((ROOT / "docs" / "results-mhe.json").read_text(encoding="utf-8"))
-    for table in tables(found).split("\n\n"):
-        assert table in PAGE
+    costs, learnt = (
+        json.loads((ROOT / "docs" / f"results-{name}.json").read_text(encoding="utf-8")) for name in ("mhe", "heads")
+    )
+    assert table(costs) in PAGE
+    for row in (row for row in learnt if row["name"].startswith("frozen-")):
+        (line,) = [line for line in PAGE.splitlines() if f"| {row['name']} |" in line]
+        cells = [cell.strip() for cell in line.split("|")]
+        assert [row[key] for key in ("P@1", "P@5", "R@100")] == [float(cells[i]) for i in (3, 5, 7)]
+        assert cells[8] == ("" if row["ghosts"] is None else str(row["ghosts"]))
