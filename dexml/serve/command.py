@@ -14,17 +14,22 @@ from dexml.data.files import DataError
 
 TOKEN = "DEXML_TOKEN"
 SHORTEST = 16  # characters of a token
-# Texts differ in length, so nearly every call has new shapes, and what oneDNN and torch keep for each (of 1,024 by
-# default) would fill a gigabyte. Read when torch computes first.
-CACHES, SHAPES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "64"
+# Read when torch and faiss compute first; what the user has set stays.
+SETTINGS = {
+    # Threads of a call wait for one another by spinning: beside other work two may take 40 times as long as one.
+    "OMP_NUM_THREADS": "1",
+    # Texts differ in length, so nearly every call has new shapes; what is kept for 1,024 of them would fill a gigabyte.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+    "LRU_CACHE_CAPACITY": "64",
+}
 
 
 def serve_command(words: Sequence[str]) -> None:
     """Serves the models until SIGINT or SIGTERM, then answers what it has taken and ends."""
     args = _parse(words)
     token, chosen = read_token(args.token_file), named(args.models)
-    for cache in CACHES:
-        os.environ.setdefault(cache, SHAPES)
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     log = logging.getLogger("dexml")
     log.setLevel(logging.INFO)
     log.addHandler(logging.StreamHandler())
@@ -84,8 +89,8 @@ def listen(host: str, port: int) -> socket.socket:
         DataError: the address cannot be had.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        place = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        place = socket.socket(family, kind, protocol)  # asyncio sends without delay only where the protocol is named
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         place.bind(address)
     except OSError as error:

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 BATCH = 128  # items of one call: some tenths of a second for a small encoder on two cores
@@ -49,7 +51,7 @@ class Worker:
         self._some = asyncio.Event()
         self._pace = 0.0  # seconds an item
         self._begin: float | None = None  # of the call that runs now
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._thread = ThreadPoolExecutor(1, "compute", initializer=_all_threads)
 
     async def __aenter__(self) -> Worker:
         self._loop = asyncio.create_task(self._work())
@@ -127,6 +129,11 @@ class Worker:
         pace = seconds / max(items, 1)
         self._pace = pace if not self._pace else (1 - _NEWEST) * self._pace + _NEWEST * pace
         self.observe(items, seconds)
+
+
+def _all_threads() -> None:
+    """A thread that Python starts computes alone until it is told how many may help."""
+    torch.set_num_threads(torch.get_num_threads())
 
 
 def _give(jobs: list[_Job], results: list[Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dexml.data.files import DataError
-from dexml.serve.command import CACHES, listen, named, serve_command
+from dexml.serve.command import SETTINGS, listen, named, serve_command
 from dexml.serve.command import TOKEN as VARIABLE
 from tests.helpers.processes import ROOT
 from tests.serve.service import Client, make_bundle
@@ -30,14 +30,19 @@ def test_models_are_called_by_their_folder_or_run() -> None:
 
 
 def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cache in CACHES:
-        monkeypatch.setenv(cache, "32")  # as a user may; set again after the test
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "2")  # as a user may
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(DataError, match=rf"cannot serve on 127.0.0.1:{port} \(Address already in use\): choose"):
             serve_command(["nowhere", "--port", str(port)])
     with pytest.raises(DataError, match=r"cannot serve on no\.such\.host\.invalid:80"):
         listen("no.such.host.invalid", 80)
+
+
+def test_answers_are_sent_without_delay() -> None:
+    with listen("127.0.0.1", 0) as place:
+        assert place.proto == socket.IPPROTO_TCP, "else head and body of an answer are 40 ms apart"
 
 
 @pytest.mark.parametrize(
