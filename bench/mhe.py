@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.quality import Row, add_row, peak_mb
+from bench.quality import Row, add_row
 from dexml.config import Config
+from dexml.machine import peak_mb
 
 COLUMNS = ("name", "labels", "parameters", "loss_s", "optimiser_s", "peak_mb")
 
@@ -43,7 +44,8 @@ def scale(kind: str, n_labels: int, width: int, dim: int, bsz: int, steps: int) 
     return {
         "data": "synthetic", "name": kind, "split": n_labels, "labels": n_labels,
         "width": width, "dim": dim, "bsz": bsz,
-        "parameters": parameters, "loss_s": round(loss, 4), "optimiser_s": round(update, 4), "peak_mb": peak_mb(),
+        "parameters": parameters, "loss_s": round(loss, 4), "optimiser_s": round(update, 4),
+        "peak_mb": round(peak_mb()),
     }  # fmt: skip
 
 

@@ -24,7 +24,6 @@ if not __package__:  # run by its path
 import argparse
 import contextlib
 import json
-import resource
 import statistics
 import time
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ import numpy as np
 
 from bench.common import write_json
 from dexml.config import Config, load_config
+from dexml.machine import peak_mb
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -149,7 +149,7 @@ def row(session: Session, split: str, minutes: float, found: Predictions, paces:
         **{metric: round(float(metrics[metric]), 2) for metric in METRICS if metric in metrics},
         "ghosts": ghosts(found.ids[:, :5], points.relevance, getattr(head, "codes", None)),
         "parameters": parameters, "steps": len(paces), "bsz": cfg.bsz,
-        "cpu_s_per_step": round(statistics.median(paces), 4), "peak_mb": peak_mb(),
+        "cpu_s_per_step": round(statistics.median(paces), 4), "peak_mb": round(peak_mb()),
         "threads": torch.get_num_threads(), "settings": settings(cfg),
     }  # fmt: skip
 
@@ -174,10 +174,6 @@ def settings(cfg: Config) -> Row:
     aside = {"project", "expname", "desc", "results_root", "data_root", "resume", "save", "save_interval", "num_epochs"}
     aside |= {"eval_interval", "dataset", "num_threads", "profile"}
     return {key: value for key, value in cfg.to_dict().items() if value != default[key] and key not in aside}
-
-
-def peak_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def add_row(path: Path, row: Row) -> None:

@@ -24,8 +24,8 @@ from dexml.evaluation.retrieval import BLOCK, Embedder, Embeddings, Finder, List
 from dexml.heads.attention import groups
 from dexml.heads.attentionloss import full_bce, tiles
 from dexml.heads.attentionnet import AttentionNet, LabelwiseNet, SharedNet
-from dexml.heads.candidates import top
 from dexml.heads.features import FeatureHead, PreparedFeatures
+from dexml.heads.group_search import best_of
 
 Look = Callable[[Tensor, Ints, Ints], tuple[Tensor, Tensor]]
 """Of the states of some texts, their numbers and the tokens of each: the ids and scores of what they show."""
@@ -93,12 +93,6 @@ def full_best(net: AttentionNet, states_ND: Tensor, lengths: Ints, k: int) -> tu
         at = torch.from_numpy(texts).to(ids.device)
         ids_BK[at], scores_BK[at] = ids, scores
     return ids_BK, scores_BK
-
-
-def best_of(ids_BS: Tensor, scores_BS: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of each text, of equals the smaller id."""
-    order = top(scores_BS, k, ids_BS)
-    return ids_BS.gather(1, order), scores_BS.gather(1, order)
 
 
 class StateFinder(Finder):

@@ -24,11 +24,12 @@ from dexml.data.files import sha256
 from dexml.data.tokens import Tokens
 from dexml.evaluation.retrieval import Embedder, Finder, Lists
 from dexml.heads.attention import groups
-from dexml.heads.attentionhead import AttentionHead, FlatAttention, StateFinder, best_of, full_best, layer_sizes
+from dexml.heads.attentionhead import AttentionHead, FlatAttention, StateFinder, full_best, layer_sizes
 from dexml.heads.attentionnet import SharedNet
 from dexml.heads.attentionxmltree import LevelSplit, level_of, n_levels, nodes_of, parents_at, run_of_level, tree_of
 from dexml.heads.candidates import bce_sum
 from dexml.heads.features import PreparedFeatures
+from dexml.heads.group_search import best_of
 from dexml.heads.shortlists import Below, Shortlists, kept_nodes, marks, parents_of, random_fill, renumbered
 from dexml.heads.tree import LabelTree, TreeError
 from dexml.hub.bundle import HEAD, read_labels

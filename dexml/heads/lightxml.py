@@ -26,7 +26,8 @@ from dexml.heads.candidates import Candidates, Groups, Truth, bce_sum, candidate
 from dexml.heads.features import FeatureHead, Positives, PreparedFeatures
 from dexml.heads.group_search import GroupSearch, best_of
 from dexml.heads.lightxml_negatives import random_groups, random_labels
-from dexml.heads.lightxml_net import Document, uniform_rows
+from dexml.heads.lightxml_net import Document
+from dexml.heads.rows import uniform_rows
 from dexml.heads.structure import Belonging, cached, facts_of, label_features
 from dexml.heads.tree import LabelTree
 from dexml.heads.treebuild import clustered_tree

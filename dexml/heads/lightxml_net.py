@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BLOCK = 4096  # rows whose starting values are drawn at a time
 REDUCED = 2  # width between the two layers of the excitation
 AT_ONE, AT_A_TENTH = 0.541325, -2.252168  # softplus of these is 1, and 0.1
 
@@ -80,11 +78,3 @@ class Document(nn.Module):
             return z_BD, z_BD
         blended_BD = self.blend(z_BD, encoded[:, self.size :])
         return blended_BD if self.both else z_BD, blended_BD
-
-
-def uniform_rows(rows: slice, width: int, bound: float, seed: int) -> Tensor:
-    """Rows of a matrix drawn uniformly from -bound to bound; a row is the same in any slice."""
-    first, last = rows.start // BLOCK, -(-rows.stop // BLOCK)
-    blocks = [np.random.default_rng([seed, i]).random((BLOCK, width), np.float32) for i in range(first, last)]
-    drawn = np.concatenate([*blocks, np.empty((0, width), np.float32)])
-    return torch.from_numpy(drawn[rows.start - first * BLOCK : rows.stop - first * BLOCK] * (2 * bound) - bound)

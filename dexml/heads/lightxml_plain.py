@@ -17,7 +17,7 @@ from dexml.data.dataset import Split
 from dexml.heads.features import Positives, PreparedFeatures
 from dexml.heads.group_search import best_of
 from dexml.heads.lightxml import LightXML
-from dexml.heads.lightxml_net import uniform_rows
+from dexml.heads.rows import uniform_rows
 
 CELLS = 1 << 22  # scores of a search at a time
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dexml.config import ConfigError
 from dexml.data.dataset import Split
 from dexml.heads.candidates import Truth
 from dexml.heads.features import FeatureHead, Positives
 from dexml.heads.label_codes import LabelCodes
 from dexml.heads.mhe_codes import make_codes
+from dexml.heads.structure import Belonging
 
 CODES = "label_codes.safetensors"
 
@@ -45,7 +45,7 @@ class MultiHead(FeatureHead):
     def _build(self, loss_kind: str) -> None:
         self.loss_kind = loss_kind
         self.build()
-        self.net.add_module("codes", Guard(self.codes))
+        self.net.add_module("codes", Belonging(self.codes))
 
     @abstractmethod
     def build(self) -> None:
@@ -65,20 +65,3 @@ class MultiHead(FeatureHead):
         row, code = np.repeat(np.arange(n), np.diff(positives.indptr)), self.codes.code_of[positives.ids]
         code = code[np.lexsort((code, row))]
         return Truth(torch.from_numpy(row).to(self.world.device), torch.from_numpy(code).to(self.world.device), n)
-
-
-class Guard(nn.Module):
-    """Keeps the hash of the codes with the weights, which mean nothing with others."""
-
-    def __init__(self, codes: LabelCodes) -> None:
-        super().__init__()
-        self.hash = codes.hash
-
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor(list(bytes.fromhex(self.hash)), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        if bytes(state.tolist()).hex() != self.hash:
-            raise ConfigError(
-                "the weights belong to other label codes (lengths, order or data differ): start the run anew"
-            )

@@ -5,11 +5,13 @@ S labels of this rank's span, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -21,6 +23,7 @@ from dexml.hub.bundle import read_embeddings, read_labels
 
 FASTER = 10  # default of clf_lr over lr
 BLOCK = 4096  # labels whose random vectors are drawn at a time
+Floats = NDArray[np.float32]
 
 
 class LabelRows:
@@ -74,7 +77,17 @@ class LabelRows:
 
 def random_rows(rows: slice, width: int, seed: int) -> Tensor:
     """Rows of a matrix of labels, normally distributed with an expected length of 1; a row is the same in any slice."""
+    return drawn_rows(rows, width, seed, lambda rng, shape: rng.standard_normal(shape, np.float32) / np.sqrt(width))
+
+
+def uniform_rows(rows: slice, width: int, bound: float, seed: int) -> Tensor:
+    """Rows of a matrix drawn uniformly from -bound to bound; a row is the same in any slice."""
+    return drawn_rows(rows, width, seed, lambda rng, shape: rng.random(shape, np.float32) * (2 * bound) - bound)
+
+
+def drawn_rows(rows: slice, width: int, seed: int, draw: Callable[[Generator, tuple[int, int]], Floats]) -> Tensor:
+    """Rows of a random matrix, each block of them drawn with a generator of its own."""
     first, last = rows.start // BLOCK, -(-rows.stop // BLOCK)
-    blocks = [np.random.default_rng([seed, i]).standard_normal((BLOCK, width), np.float32) for i in range(first, last)]
-    drawn = np.concatenate([*blocks, np.empty((0, width), np.float32)])
-    return torch.from_numpy(drawn[rows.start - first * BLOCK : rows.stop - first * BLOCK] / np.sqrt(width))
+    blocks = [draw(np.random.default_rng([seed, i]), (BLOCK, width)) for i in range(first, last)]
+    drawn = np.concatenate([*blocks, np.empty((0, width), np.float32)]).astype(np.float32)
+    return torch.from_numpy(drawn[rows.start - first * BLOCK : rows.stop - first * BLOCK].copy())

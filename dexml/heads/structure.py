@@ -132,6 +132,6 @@ class Belonging(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         if not torch.equal(state.cpu(), self.get_extra_state()):
             raise DataError(
-                "these weights belong to labels that were grouped in another way (the hash of the tree differs): "
-                "start over with --resume never"
+                "these weights belong to labels that were grouped or numbered in another way (the hash of their tree "
+                "or codes differs): start over with --resume never"
             )

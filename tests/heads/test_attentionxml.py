@@ -69,11 +69,11 @@ def test_the_score_of_a_label_is_the_product_on_its_path() -> None:
 def test_two_levels_by_hand() -> None:
     head = level(from_levels([np.array([0, 0, 1, 1, 2])]), [0, -LN(3), LN(3), 0, LN(99)])
     ids, scores = below(head, [0, 1], [0.8, 0.5], 10)
-    assert ids == [0, 2, 3, 1]
-    assert scores.tolist() == pytest.approx([0.4, 0.375, 0.25, 0.2])
+    assert ids == [0, 2, 3, 1] + [-1] * 6  # ten were asked for
+    assert scores.tolist() == pytest.approx([0.4, 0.375, 0.25, 0.2] + [-math.inf] * 6)
     ids, scores = below(head, [0, 1, 2], [0.8, 0.5, 0.2], 10)
-    assert ids == [0, 2, 3, 1, 4, -1]  # the third cluster has one label
-    assert scores.tolist() == pytest.approx([0.4, 0.375, 0.25, 0.2, 0.198, -math.inf])
+    assert ids == [0, 2, 3, 1, 4] + [-1] * 5  # the third cluster has one label
+    assert scores.tolist() == pytest.approx([0.4, 0.375, 0.25, 0.2, 0.198] + [-math.inf] * 5)
 
 
 def logit(p: float) -> float:

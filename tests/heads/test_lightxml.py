@@ -21,8 +21,9 @@ from dexml.distributed import World
 from dexml.heads.candidates import bce_sum, dots
 from dexml.heads.features import Positives, PreparedFeatures
 from dexml.heads.lightxml import GroupedLightXML
-from dexml.heads.lightxml_net import Document, LayerGate, TokenBlend, uniform_rows
+from dexml.heads.lightxml_net import Document, LayerGate, TokenBlend
 from dexml.heads.lightxml_plain import PlainLightXML
+from dexml.heads.rows import uniform_rows
 from dexml.heads.treebuild import from_levels
 from dexml.hub.bundle import Bundle
 from dexml.session import Session
@@ -352,7 +353,7 @@ def test_clusters_that_changed_meanwhile_are_refused(root: Path) -> None:
     original = lightxml.clustered_tree
     try:
         lightxml.clustered_tree = lambda features, size, seed: original(features, size, seed + 1)  # type: ignore[assignment]
-        with pytest.raises(DataError, match="grouped in another way"):
+        with pytest.raises(DataError, match="grouped or numbered in another way"):
             Trainer(cfg).fit()
     finally:
         lightxml.clustered_tree = original

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from dexml.config import Config, ConfigError
 from dexml.data.dataset import Dataset
+from dexml.data.files import DataError
 from dexml.distributed import World
 from dexml.heads import mhe_table
 from dexml.heads.candidates import Candidates, bce_sum, dots
 from dexml.heads.label_codes import LabelCodes
-from dexml.heads.mhe import Guard, MultiHead
+from dexml.heads.mhe import MultiHead
+from dexml.heads.structure import Belonging
 from dexml.hub.bundle import Bundle
 from dexml.session import Session
 from dexml.training.checkpoint import checkpoints
@@ -94,8 +96,8 @@ def test_other_codes_are_refused(run: Config) -> None:
     session.head.learn_from(session.training_split)
     state = session.head.net.state_dict()
     session.head.codes = LabelCodes(session.head.codes.lengths, np.roll(session.head.codes.label_of, 1))
-    session.head.net.codes = Guard(session.head.codes)
-    with pytest.raises(ConfigError, match="belong to other label codes"):
+    session.head.net.codes = Belonging(session.head.codes)
+    with pytest.raises(DataError, match="grouped or numbered in another way"):
         session.head.net.load_state_dict(state)
 
 

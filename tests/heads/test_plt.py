@@ -241,7 +241,7 @@ def test_a_killed_run_goes_on_bit_for_bit(root: Path, tmp_path: Path, table: str
 
 def test_weights_of_another_tree_are_refused(root: Path) -> None:
     head, other = ready(root)[1], ready(root, plt_tree="huffman", plt_arity=2)[1]
-    with pytest.raises(DataError, match="grouped in another way"):
+    with pytest.raises(DataError, match="grouped or numbered in another way"):
         head.net.set_extra_state(other.net.get_extra_state())
 
 
