@@ -7,9 +7,9 @@
     python bench/quality.py --table docs/results-heads.json
 
 Any config is trained for `--minutes` of processor time, all threads added up, what comes before the first step included
-(trees, label weights that learn first) and evaluation left out; the learning rate falls to 0 by then. It is measured on
-`--split`. With `--frozen` the encoder stays as it was pretrained, and its vectors are computed once and kept in that
-folder. A row of the same data, name and split is replaced in the JSON file. With several threads on a busy machine
+(trees that are not cached yet, label weights that learn first) and evaluation left out; the learning rate falls to 0 by
+then. Levels of AttentionXML share the minutes equally. It is measured on `--split`. With `--frozen` the encoder stays as
+it was pretrained, and its vectors are computed once and kept in that folder. A row of the same data, name and split is replaced in the JSON file. With several threads on a busy machine
 processor time counts their waiting for one another: set OMP_NUM_THREADS=1 to compare.
 """
 
@@ -54,16 +54,17 @@ ENCODER_GROUPS = 2  # of parameters, the first ones
 
 def quality(cfg: Config, minutes: float, split: str, name: str = "") -> Row:
     """Trains for the given processor minutes and measures."""
+    from dexml.heads.attentionxmltree import n_levels
     from dexml.training.trainer import Trainer
 
     class Enough(Exception):
         """The time is over."""
 
     class Timed(Trainer):
-        def _restore(self) -> None:
+        def _build(self) -> None:
             self.paces: list[float] = []
             self.began = time.process_time()
-            super()._restore()
+            super()._build()
 
         def _train(self) -> None:
             with contextlib.suppress(Enough):
@@ -73,14 +74,17 @@ def quality(cfg: Config, minutes: float, split: str, name: str = "") -> Row:
             before = time.process_time()
             super()._step(parts)
             self.paces.append(time.process_time() - before)
-            left = 60 * minutes - (time.process_time() - self.began)
+            left = 60 * minutes / levels - (time.process_time() - self.began)
             if left <= 0:
                 raise Enough
             self.stepper.total = self.state.step + max(1, round(left / statistics.median(self.paces[-RECENT:])))
 
         def _finish(self) -> dict[str, Any]:
+            if self.cfg.train_level is not None:
+                return super()._finish()
             return row(self.session, split, minutes, self.session.evaluate(split)[split][1], self.paces, name)
 
+    levels = n_levels(cfg) if cfg.net == "attentionxml" else 1
     return Timed(cfg).fit()
 
 

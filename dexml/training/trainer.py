@@ -28,9 +28,10 @@ from dexml.training.batches import Batches
 from dexml.training.checkpoint import TrainState
 from dexml.training.cost import add_step, told
 from dexml.training.log import log_to, start_log
+from dexml.training.mining import Miner
 from dexml.training.modes import Scored, evaluate_modes
 from dexml.training.progress import Bar
-from dexml.training.results import calibrate, export, mine, short
+from dexml.training.results import calibrate, export, short
 from dexml.training.resume import Checkpoints
 from dexml.training.rng import seed_rng
 from dexml.training.rundir import RunFolder
@@ -78,7 +79,7 @@ class Trainer:
             self.cfg = self.cfg.model_copy(update={"resume": "auto"})
             self.folder = RunFolder(self.cfg)
         for cfg in levels:
-            Trainer(cfg).fit()
+            type(self)(cfg).fit()
         start_log(self.world.is_main)
         seed_rng(self.cfg.seed)
 
@@ -93,6 +94,7 @@ class Trainer:
         if cfg.resume_path:
             load_weights(session.encoder, Path(cfg.resume_path))
         self.head.learn_from(session.training_split)
+        self.miner = Miner(session, self.head.side) if isinstance(self.head.side, Shortlist) else None
         for part in ("labels", "tst"):  # opened by all before rank 0 alone takes the fingerprint
             session.tokens(part)
         self.batch_size = cfg.bsz * self.world.size * cfg.grad_accum
@@ -111,11 +113,14 @@ class Trainer:
         log_to(self.folder.path / "log.txt")
 
     def _bytes_needed(self) -> int:
-        """Room for checkpoints (12 bytes a weight: itself and two moments, 16 with its average; a bank) and bundle."""
+        """Room for checkpoints (12 bytes a weight: itself and two moments, 16 with its average; a bank, shortlists)
+        and bundle."""
         weights = sum(p.numel() for p in self.session.encoder.parameters())
         weights += self.world.size * sum(p.numel() for p in self.head.own.values())
         labels = self.session.dataset.n_labels * self.session.encoder.width
         each = (16 if self.cfg.swa_every else 12) * weights + 8 * labels * (self.cfg.resolved_label_side == "bank")
+        if self.cfg.resolved_label_side == "shortlist":
+            each += 4 * len(self.session.dataset.trn) * self.cfg.hard_neg_topk
         return (self.cfg.save_keep + 4) * each + 8 * labels
 
     def _describe(self) -> None:
@@ -151,6 +156,9 @@ class Trainer:
         self.tested: tuple[int, Scored] | None = None
         self.lap_began = self.step_ended = time.perf_counter()
         self.world.on_main(lambda: self.folder.rewind(self.state.step))
+        epoch, into = divmod(self.state.step, self.per_epoch)
+        if self.resumed and not into:
+            self._begin_mining(epoch)
 
     # --- the loop ---
 
@@ -169,6 +177,8 @@ class Trainer:
                     if evaluated or (cfg.save_interval and state.step % cfg.save_interval == 0):
                         self.checkpoints.save(state)
                         self.step_ended = time.perf_counter()
+                    if ended:
+                        self._begin_mining(ended)
 
     def _prepare(self, batch: Batch) -> list[Prepared]:
         return [self.head.prepare(micro) for micro in batch.split(self.cfg.bsz * self.world.size)]
@@ -224,12 +234,12 @@ class Trainer:
         return due
 
     def _mine(self, epoch: int) -> None:
-        """Makes a shortlist when one is due after `epoch` epochs: from `hard_neg_start` on, at evaluations."""
-        cfg, side = self.cfg, self.head.side
-        due = epoch % cfg.eval_interval == 0 or epoch == cfg.hard_neg_start
-        if isinstance(side, Shortlist) and due and cfg.hard_neg_start <= epoch < cfg.num_epochs:
-            side.set_lists(mine(self.session, cfg.hard_neg_topk), self.session.dataset.n_labels)
-            log.info("mined a shortlist of %d labels a point after epoch %d", cfg.hard_neg_topk, epoch)
+        if self.miner is not None:
+            self.miner.mine(epoch)
+
+    def _begin_mining(self, epoch: int) -> None:
+        if self.miner is not None and not self.state.stopped:
+            self.miner.begin(epoch)
 
     # --- evaluation ---
 
