@@ -28,6 +28,7 @@ def conflicts(keys: Keys) -> Iterator[Conflict]:
     yield from _without_effect(keys)
     yield from _unsafe_names(keys)
     yield from _side_conflicts(keys)
+    yield from _background_conflicts(keys)
     yield from _loss_conflicts(keys)
     yield from _selection_conflicts(keys)
     yield from _lightxml_conflicts(keys)
@@ -98,6 +99,12 @@ def _side_conflicts(keys: Keys) -> Iterator[Conflict]:
     elif keys.label_side not in ("auto", resolved_side(keys)):
         reason = f"net {keys.net} with neg_type {keys.neg_type} means label_side {resolved_side(keys)}"
         yield ("label_side", "net", "neg_type"), f"label_side {keys.label_side} does not fit: {reason}; remove it"
+
+
+def _background_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if keys.hard_neg_background and resolved_side(keys) != "shortlist":
+        text = f"hard_neg_background is for label_side shortlist, label_side is {resolved_side(keys)}; remove it"
+        yield ("hard_neg_background", "net", "neg_type"), text
 
 
 def _loss_conflicts(keys: Keys) -> Iterator[Conflict]:

@@ -11,6 +11,8 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
+from itertools import pairwise
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -29,6 +31,7 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 T = TypeVar("T")
 WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+ROWS_AT_ONCE = 1 << 14
 RECIPE = "accelerate launch --config_file configs/accelerate-cpu.yaml --num_processes N train.py ..."
 
 
@@ -108,6 +111,27 @@ class World:
         padded[: len(x)] = x
         parts = self.gather(padded)
         return torch.cat([parts[r, : bounds[r + 1] - bounds[r]] for r in range(self.size)])
+
+    def rows_to_main(self, x: Tensor, n: int, take: Callable[[Tensor], None]) -> None:
+        """Hands `take` on rank 0 the n rows whose spans the ranks hold, in order, a block at a time.
+
+        An exception of it reaches every rank.
+        """
+        for owner, (first, last) in enumerate(pairwise(self.bounds(n))):
+            for begin in range(first, last, ROWS_AT_ONCE):
+                size = min(ROWS_AT_ONCE, last - begin)
+                rows = x[begin - first :][:size] if self.rank == owner else x.new_empty((size, *x.shape[1:]))
+                self.on_main(partial(take, self._to_main(rows, owner)))
+
+    def _to_main(self, rows: Tensor, owner: int) -> Tensor:
+        """On rank 0 the rows of the owner; the others give rows of that shape, too."""
+        if owner > 0:
+            rows = rows.to(self.device).contiguous()
+            if self.rank == owner:
+                dist.send(rows, 0)
+            elif self.is_main:
+                dist.recv(rows, owner)
+        return rows
 
     def scatter_rows_sum(self, x: Tensor) -> Tensor:
         """Adds x [n, ...] over the ranks; each gets its own span of the rows."""

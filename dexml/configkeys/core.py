@@ -135,6 +135,8 @@ class CoreKeys(KeyGroup):
     """Epochs after this one use the mined shortlist. Earlier ones use the batch. 0 mines before the first."""
     hard_neg_topk: Count = 100
     """Length of the mined shortlist of a training point. It is mined anew every eval_interval epochs."""
+    hard_neg_background: bool = False
+    """Mine while training goes on, all but the first lists; they are used an epoch later. For one process."""
     num_neg_samples: Natural = 1
     """Labels drawn from the shortlist per query and step."""
     num_pos_samples: Count = 1

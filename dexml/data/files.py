@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,18 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Gives a file a second name, or makes a copy where the disk has no hard links; `target` appears as a whole."""
+    partial = target.with_name(f".{target.name}.tmp")
+    partial.unlink(missing_ok=True)
+    try:
+        partial.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, partial)
+    partial.replace(target)
+    partial.unlink(missing_ok=True)  # of two names of one file a rename leaves both
 
 
 def sha256(path: Path) -> str:

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from dexml.data.batching import Ints
+from dexml.data.rowfile import append_rows, safetensors_header
 from dexml.data.tokens import Tokens
 from dexml.distributed import World
 from dexml.encoders.encode import embed
@@ -110,7 +113,10 @@ class Retriever(Finder):
         self.item_SD = item_SD.cpu()
         self.first = self.world.span(n_items).start
         """id of the first item of this rank's searcher"""
-        self.searcher: Searcher | None = FlatSearcher(self.item_SD.numpy()) if len(self.item_SD) else None
+
+    @cached_property
+    def searcher(self) -> Searcher | None:
+        return FlatSearcher(self.item_SD.numpy()) if len(self.item_SD) else None
 
     @classmethod
     def of_texts(cls, embedder: Embedder, tokens: Tokens, rows: Ints | None = None) -> Retriever:
@@ -121,6 +127,13 @@ class Retriever(Finder):
     def all_items(self) -> Embeddings:
         """The embeddings of every item, on every rank."""
         return self.world.gather_rows(self.item_SD.to(self.world.device), self.n_items).cpu().numpy()
+
+    def write(self, path: Path) -> Path:
+        """Leaves the embeddings of all items in a safetensors file, as `labels`; no rank holds more than its own."""
+        header = safetensors_header("labels", (self.n_items, self.item_SD.shape[1]))
+        self.world.on_main(lambda: path.write_bytes(header))
+        self.world.rows_to_main(self.item_SD, self.n_items, lambda rows: append_rows(path, rows.cpu().numpy()))
+        return path
 
     def through(self, make: Callable[[Embeddings], Searcher]) -> Retriever:
         """The same items behind the searcher that `make` builds over all of them, on rank 0."""
@@ -150,10 +163,16 @@ class Wanted:
     k: int
     filters: csr_matrix | None = None
 
-    @property
+    @cached_property
     def fetch(self) -> int:
         more = filter_overfetch(self.filters) if self.filters is not None else 0
         return min(self.k + more, self.finder.n_items)
+
+    def part(self, query_ND: Embeddings, rows: slice) -> Predictions:
+        """The lists of a block of the queries, which are `rows` of all."""
+        filters = None if self.filters is None else self.filters[rows]
+        lists = self.finder.search_vectors(query_ND, self.fetch)
+        return Wanted(self.finder, self.k, filters).finish([lists])
 
     def finish(self, parts: Sequence[Lists]) -> Predictions:
         """The lists of all blocks, filtered and cut."""

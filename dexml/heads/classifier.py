@@ -21,7 +21,7 @@ from dexml.evaluation.retrieval import Embedder, Retriever
 from dexml.heads.base import OFF, BundleWriter, Groups, OpenTokens, PreparedPool, StepStats, decayed, trained
 from dexml.heads.batchloss import QUERIES, BatchLoss, Texts
 from dexml.heads.rows import LabelRows, random_rows
-from dexml.hub.bundle import vectors_writer
+from dexml.hub.bundle import EMBEDDINGS, vectors_writer
 from dexml.labels.policy import make_label_side
 from dexml.stopwatch import Stopwatch
 
@@ -49,7 +49,7 @@ class Classifier:
 
     def learn_from(self, split: Split) -> None:
         self.rows.check()
-        self.loss = BatchLoss(self.cfg, split, self.world, make_label_side(self.cfg, split))
+        self.loss = BatchLoss(self.cfg, split, self.world, make_label_side(self.cfg, split, self.world))
         self.side = self.loss.side
         self.query_tokens = self.tokens("trn")
         self.texts = Texts(self.cfg, self.encoder, self.world)
@@ -91,7 +91,7 @@ class Classifier:
         return Retriever(embedder, self.rows.weight_SD.detach().float(), self.n_labels)
 
     def bundle(self, embedder: Embedder) -> BundleWriter:
-        return vectors_writer(self.retriever(embedder).all_items())
+        return vectors_writer(self.retriever(embedder).write(self.cfg.out_dir / f".{EMBEDDINGS}.tmp"))
 
     def load_bundle(self, folder: Path, label_texts: Iterable[str]) -> None:
         self.rows.read_bundle(folder, label_texts)

@@ -18,7 +18,7 @@ from dexml.encoders.text import TextEncoder
 from dexml.evaluation.retrieval import Embedder, Retriever
 from dexml.heads.base import OFF, BundleWriter, Groups, OpenTokens, PreparedPool, StepStats, decayed, trained
 from dexml.heads.batchloss import LABELS, QUERIES, BatchLoss, Texts
-from dexml.hub.bundle import vectors_writer
+from dexml.hub.bundle import EMBEDDINGS, vectors_writer
 from dexml.labels.advice import Load, advice
 from dexml.labels.correction import LogQ
 from dexml.labels.gradcache import TextSide
@@ -73,7 +73,7 @@ class DualEncoder:
         return Load(n_labels, queries, positives, mined, budget, label, query, weights, self.encoder.width)
 
     def _label_side(self, split: Split) -> LabelSide:
-        return make_label_side(self.cfg, split)
+        return make_label_side(self.cfg, split, self.world)
 
     def fit_structure(self, embedder: Embedder) -> None: ...
 
@@ -123,7 +123,7 @@ class DualEncoder:
         return Retriever.of_texts(embedder, self.tokens("labels"))
 
     def bundle(self, embedder: Embedder) -> BundleWriter:
-        return vectors_writer(self.retriever(embedder).all_items())
+        return vectors_writer(self.retriever(embedder).write(self.cfg.out_dir / f".{EMBEDDINGS}.tmp"))
 
     def load_bundle(self, folder: Path, label_texts: Iterable[str]) -> None:
         """Nothing: any text can be a label."""

@@ -115,7 +115,7 @@ class FeatureHead(ABC):
         return trained(self.encoder) + list(self.net.parameters())
 
     def learn_from(self, split: Split) -> None:
-        self.split, self.side = split, make_label_side(self.cfg, split)
+        self.split, self.side = split, make_label_side(self.cfg, split, self.world)
         self.query_tokens = self.tokens("trn")
         self.texts = Texts(self.cfg, self.encoder, self.world)
         self._seeded(lambda: self.fit(split))

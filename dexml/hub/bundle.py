@@ -72,18 +72,22 @@ def fill_bundle(
     write_head(folder, digests)
 
 
-def vectors_writer(label_LD: NDArray[np.float32], bias: bool = False) -> Callable[[Path, Mapping[str, str]], None]:
+def vectors_writer(labels: NDArray[np.float32] | Path, bias: bool = False) -> Callable[[Path, Mapping[str, str]], None]:
     """Writes label embeddings and the flat index over them into a bundle.
 
     Args:
+        labels: [L, D], or a safetensors file of them, which becomes that of the bundle.
         bias: the last column is added to scores, whatever the text.
     """
 
     def write(folder: Path, digests: Mapping[str, str]) -> None:
-        n = len(read_labels(folder))
+        if isinstance(labels, Path):
+            labels.replace(folder / EMBEDDINGS)
+        else:
+            save_file({"labels": np.ascontiguousarray(labels)}, folder / EMBEDDINGS)
+        label_LD, n = _mapped_embeddings(folder), len(read_labels(folder))
         if len(label_LD) != n:
             raise DataError(f"{folder}: there are {len(label_LD)} label embeddings for {n} labels")
-        save_file({"labels": np.ascontiguousarray(label_LD)}, folder / EMBEDDINGS)
         meta = {"sha256": dict(digests), **({BIAS: True} if bias else {})}
         LabelIndex.build(label_LD, meta=meta).save(folder / "index")
 
@@ -210,6 +214,14 @@ def read_embeddings(folder: Path, rows: slice) -> NDArray[np.float32]:
     """These rows of the label embeddings of a bundle."""
     with safe_open(folder / EMBEDDINGS, "numpy") as file:
         return file.get_slice("labels")[rows]
+
+
+def _mapped_embeddings(folder: Path) -> NDArray[np.float32]:
+    """All of them, from the file as they are asked for."""
+    path = folder / EMBEDDINGS
+    with safe_open(path, "numpy") as file:
+        shape = tuple(file.get_slice("labels").get_shape())
+    return np.memmap(path, "<f4", "r", path.stat().st_size - 4 * int(np.prod(shape)), shape)
 
 
 def read_calibration(folder: Path) -> Calibration | None:

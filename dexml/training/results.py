@@ -1,4 +1,4 @@
-"""What a run makes of its model: shortlists on the way, a bundle at the end, and one line of metrics for the log."""
+"""What a run makes of its model: a bundle, and one line of metrics for the log."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dexml.data.tokenizer import load_tokenizer
 from dexml.encoders.encoder import Encoder
 from dexml.evaluation.calibration import Calibration, CalibrationError, candidates
 from dexml.evaluation.evaluator import EvalSet
 from dexml.evaluation.retrieval import Predictions
 from dexml.hub.bundle import fill_bundle
-from dexml.labels.positives import known_cells
 from dexml.session import Session
 from dexml.training.directory import write_directory
 from dexml.training.rundir import RunFolder
@@ -27,13 +23,6 @@ SHOWN = ("P@1", "P@3", "P@5", "nDCG@5", "PSP@5", "R@10", "R@100")
 def short(metrics: Mapping[str, Any]) -> str:
     """The metrics that fit a line."""
     return ", ".join(f"{name} {metrics[name]:.2f}" for name in SHOWN if name in metrics)
-
-
-def mine(session: Session, k: int) -> NDArray[np.int64]:
-    """For every training point [N] its k nearest labels, ids [N, k], without its positives and filtered cells."""
-    trn = session.dataset.trn
-    known, k = known_cells(trn.relevance, trn.filters), min(k, session.dataset.n_labels)
-    return session.retrieve().search(session.tokens("trn"), np.arange(len(trn)), k, known).ids
 
 
 def calibrate(points: EvalSet, predictions: Predictions) -> Calibration | None:

@@ -1,13 +1,11 @@
-"""Whole runs: a bank that was killed goes on bit for bit, grouped batches too, and shortlists from the first epoch."""
+"""Whole runs: a bank that was killed goes on bit for bit, grouped batches too."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from scipy.sparse import load_npz
 
 from dexml.training.trainer import Trainer
 from tests.helpers.models import toy_config
@@ -50,14 +48,3 @@ def test_the_log_tells_what_the_bank_did(root: Path) -> None:
     log = (cfg.out_dir / "log.txt").read_text()
     for fact in ("age ", "oldest ", "gradient now ", "drift ", "corrected "):
         assert f", {fact}" in log
-
-
-def test_a_shortlist_from_the_start_holds_no_positives(root: Path) -> None:
-    keys = {"net": "dist-de-hnm", "neg_type": "shorty", "hard_neg_start": 0, "hard_neg_topk": 5, "num_neg_samples": 2}
-    trainer = Trainer(config(root, expname="short", **SHORT, **keys))
-    trainer._build()
-    trainer._restore()
-    lists = trainer.head.side.lists  # type: ignore[attr-defined]
-    relevance = load_npz(root / "Datasets" / "Toy" / "Y.trn.npz")
-    assert np.diff(lists.indptr).min() > 0
-    assert lists.multiply(relevance).nnz == 0

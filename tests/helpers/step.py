@@ -55,7 +55,7 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
         head.fit_structure(session.embedder())
         if isinstance(head.side, Shortlist):
             lists = np.random.default_rng(5).integers(0, trn.relevance.shape[1], (len(trn), 6))
-            head.side.set_lists(lists, trn.relevance.shape[1])
+            head.side.lists = lists.astype(np.int32)
         reduction = GradientReduction(world, head.shared)
         batch = Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7)
         stats = head.accumulate(head.prepare(batch), reduction=reduction if world.size > 1 else None)

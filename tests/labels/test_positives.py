@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,16 @@ from scipy.sparse import csr_matrix, save_npz
 
 from dexml.data.batching import Batch
 from dexml.data.files import DataError
+from dexml.distributed import World
 from dexml.labels.policy import AllLabels, InBatch, Shortlist
 from dexml.labels.positives import batch_cells, known_cells, num_pos
 from dexml.losses.types import KEPT, MASKED, REMOVED
 
 CPU = torch.device("cpu")
+
+
+def shortlist(n_negatives: int, seed: int, folder: Path = Path("unused")) -> Shortlist:
+    return Shortlist(n_negatives, seed, folder, World())
 
 
 def matrix(seed: int, density: float, shape: tuple[int, int] = (20, 13)) -> csr_matrix:
@@ -37,7 +43,7 @@ def test_shards_together_hold_what_the_loop_finds(seed: int, take: int, shards: 
     filters = csr_matrix((matrix(seed + 100, 0.1).toarray() > 0) & (relevance.toarray() == 0))
     batch = Batch(np.random.default_rng(seed).permutation(20)[:9], 0, seed)
     cells = batch_cells(relevance, filters, batch, take, seed=1)
-    side = {"all": AllLabels(13), "in-batch": InBatch(), "shortlist": Shortlist(2, 0)}[policy]
+    side = {"all": AllLabels(13), "in-batch": InBatch(), "shortlist": shortlist(2, 0)}[policy]
     if isinstance(side, Shortlist):
         side.lists = matrix(seed + 200, 0.3)
     pool = side.pool(batch, cells)
@@ -85,35 +91,41 @@ def test_num_pos_is_the_rounded_up_sum_of_relevance() -> None:
 
 def test_a_shortlist_row_with_too_few_candidates_gives_what_it_has() -> None:
     relevance = csr_matrix(np.eye(4, 6, dtype=np.float32))
-    side = Shortlist(3, 0)
-    side.set_lists(np.array([[4, 5, -1], [-1, -1, -1], [5, -1, -1], [4, 3, 5]]), 6)
+    side = shortlist(3, 0)
+    side.lists = np.array([[4, 5, -1], [-1, -1, -1], [5, -1, -1], [4, 3, 5]], np.int32)
     batch = Batch(np.arange(3), 0, 0)
     cells = batch_cells(relevance, None, batch, 0, 0)
     assert side.pool(batch, cells).tolist() == [0, 1, 2, 4, 5]
 
 
-def test_a_shortlist_survives_its_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    side, other = Shortlist(3, 0), Shortlist(3, 0)
-    side.set_lists(np.array([[4, 5, -1], [0, -1, -1]]), 6)
-    side.save(tmp_path)
-    other.load(tmp_path)
-    assert (side.lists != other.lists).nnz == 0
-    Shortlist(3, 0).save(tmp_path / "none")  # nothing mined yet: nothing written
-    other.load(tmp_path / "none")
-    assert other.lists is None
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), negatives=st.integers(1, 5), places=st.integers(1, 6))
+def test_lists_by_place_draw_what_a_matrix_of_all_points_draws(seed: int, negatives: int, places: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = np.where(
+        rng.random((20, places)) < 0.3, -1, rng.permuted(np.tile(np.arange(13), (20, 1)), axis=1)[:, :places]
+    )
+    rows, columns = np.nonzero(ids >= 0)
+    whole, by_place = shortlist(negatives, seed), shortlist(negatives, seed)
+    whole.lists = csr_matrix((np.ones(len(rows), np.float32), (rows, ids[rows, columns])), shape=(20, 13))
+    by_place.lists = ids.astype(np.int32)
+    for step in range(3):
+        batch = Batch(rng.permutation(20)[:9], 1, step)
+        cells = batch_cells(matrix(seed, 0.2), None, batch, 1, seed)
+        assert np.array_equal(whole.pool(batch, cells), by_place.pool(batch, cells))
 
 
 def test_a_shortlist_file_that_does_not_fit_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     save_npz(tmp_path / "other.npz", csr_matrix(np.eye(3)))
     with pytest.raises(DataError, match=r"other\.npz is \(3, 3\), this data set needs \(2, 6\)"):
-        Shortlist(3, 0).load_initial(str(tmp_path / "other.npz"), csr_matrix((2, 6), dtype=bool))
+        shortlist(3, 0).load_initial(str(tmp_path / "other.npz"), csr_matrix((2, 6), dtype=bool))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:90])
     for name in ("cut.npz", "absent.npz"):
         with pytest.raises(DataError, match=f"trn_shorty: .*{name} is no sparse matrix"):
-            Shortlist(3, 0).load_initial(str(tmp_path / name), csr_matrix((2, 6), dtype=bool))
+            shortlist(3, 0).load_initial(str(tmp_path / name), csr_matrix((2, 6), dtype=bool))
     np.savez(tmp_path / "objects.npz", data=np.array([{}], dtype=object))
     with pytest.raises(DataError, match="no sparse matrix"):
-        Shortlist(3, 0).load_initial(str(tmp_path / "objects.npz"), csr_matrix((2, 6), dtype=bool))
+        shortlist(3, 0).load_initial(str(tmp_path / "objects.npz"), csr_matrix((2, 6), dtype=bool))
 
 
 def test_a_shortlist_from_a_file_loses_the_points_own_labels(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -121,9 +133,9 @@ def test_a_shortlist_from_a_file_loses_the_points_own_labels(tmp_path) -> None: 
     filters = csr_matrix(np.array([[0, 1, 0, 0], [0, 0, 0, 0]], bool))
     given_lists = np.array([[1, 1, 0.5, 0], [0, 3, 0, 7]], np.float32)
     save_npz(tmp_path / "lists.npz", csr_matrix(given_lists))
-    side = Shortlist(3, 0)
+    side = shortlist(3, 0)
     side.load_initial(str(tmp_path / "lists.npz"), known_cells(relevance, filters))
-    assert side.lists is not None
+    assert isinstance(side.lists, csr_matrix)
     assert side.lists.toarray().tolist() == [[0, 0, 1, 0], [0, 0, 0, 1]]
     save_npz(tmp_path / "own.npz", relevance)
     with pytest.raises(DataError, match=r"own\.npz names no label that is not a point's own"):
@@ -134,7 +146,7 @@ def test_a_shortlist_from_a_file_loses_the_points_own_labels(tmp_path) -> None: 
 @given(seed=st.integers(0, 99), negatives=st.integers(1, 5))
 def test_a_known_positive_in_the_pool_is_never_a_negative(seed: int, negatives: int) -> None:
     relevance, lists = matrix(seed, 0.2), matrix(seed + 1, 0.4)
-    side = Shortlist(negatives, seed)
+    side = shortlist(negatives, seed)
     side.lists = lists.astype(np.float32)
     batch = Batch(np.random.default_rng(seed).permutation(20)[:7], 0, seed)
     cells = batch_cells(relevance, None, batch, 1, seed)
