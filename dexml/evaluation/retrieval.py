@@ -124,10 +124,6 @@ class Retriever(Finder):
         rows = np.arange(len(tokens)) if rows is None else rows
         return cls(embedder, embedder.part(tokens, rows), len(rows))
 
-    def all_items(self) -> Embeddings:
-        """The embeddings of every item, on every rank."""
-        return self.world.gather_rows(self.item_SD.to(self.world.device), self.n_items).cpu().numpy()
-
     def write(self, path: Path) -> Path:
         """Leaves the embeddings of all items in a safetensors file, as `labels`; no rank holds more than its own."""
         header = safetensors_header("labels", (self.n_items, self.item_SD.shape[1]))
@@ -137,9 +133,9 @@ class Retriever(Finder):
 
     def through(self, make: Callable[[Embeddings], Searcher]) -> Retriever:
         """The same items behind the searcher that `make` builds over all of them, on rank 0."""
-        other, items = copy(self), self.all_items()
-        made: list[Searcher] = []
-        self.world.on_main(lambda: made.append(make(items)))
+        other, parts, made = copy(self), list[Embeddings](), list[Searcher]()
+        self.world.rows_to_main(self.item_SD, self.n_items, lambda rows: parts.append(rows.cpu().numpy()))
+        self.world.on_main(lambda: made.append(make(np.concatenate(parts))))
         other.first, other.searcher = 0, made[0] if made else None
         return other
 
