@@ -8,9 +8,11 @@
 
 Any config is trained for `--minutes` of processor time, all threads added up, what comes before the first step included
 (trees that are not cached yet, label weights that learn first) and evaluation left out; the learning rate falls to 0 by
-then. Levels of AttentionXML share the minutes equally. It is measured on `--split`. With `--frozen` the encoder stays as
-it was pretrained, and its vectors are computed once and kept in that folder. A row of the same data, name and split is replaced in the JSON file. With several threads on a busy machine
-processor time counts their waiting for one another: set OMP_NUM_THREADS=1 to compare.
+then. Levels of AttentionXML share the minutes equally. It is measured on `--split`, with `--predict_mode mix` by its
+labels, by the vote of training points and by both. With `--frozen` the encoder stays as it was pretrained, and its
+vectors are computed once and kept in that folder. A row of the same data, name and split is replaced in the JSON file.
+With several threads on a busy machine processor time counts their waiting for one another: set OMP_NUM_THREADS=1 to
+compare.
 """
 
 from __future__ import annotations
@@ -52,10 +54,13 @@ RECENT = 50  # steps whose median is the pace
 ENCODER_GROUPS = 2  # of parameters, the first ones
 
 
-def quality(cfg: Config, minutes: float, split: str, name: str = "") -> Row:
-    """Trains for the given processor minutes and measures."""
+def quality(cfg: Config, minutes: float, split: str, name: str = "") -> list[Row]:
+    """Trains for the given processor minutes and measures: a row for every way of predicting up to `predict_mode`."""
     from dexml.heads.attentionxmltree import n_levels
+    from dexml.training.modes import evaluate_modes
     from dexml.training.trainer import Trainer
+
+    rows: list[Row] = []
 
     class Enough(Exception):
         """The time is over."""
@@ -82,10 +87,15 @@ def quality(cfg: Config, minutes: float, split: str, name: str = "") -> Row:
         def _finish(self) -> dict[str, Any]:
             if self.cfg.train_level is not None:
                 return super()._finish()
-            return row(self.session, split, minutes, self.session.evaluate(split)[split][1], self.paces, name)
+            for mode, (_, found) in evaluate_modes(self.session, [split], cfg.predict_mode)[split].items():
+                called = name or cfg.expname
+                called += "" if mode == "labels" else f", {mode}"
+                rows.append(row(self.session, split, minutes, found, self.paces, called))
+            return rows[-1]
 
     levels = n_levels(cfg) if cfg.net == "attentionxml" else 1
-    return Timed(cfg).fit()
+    Timed(cfg).fit()
+    return rows
 
 
 def frozen(cfg: Config, minutes: float, split: str, folder: Path, name: str = "") -> Row:
@@ -225,11 +235,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("name the YAML files of a config")
     cfg = load_config(args.files, [*words, *(f"--{key}={value}" for key, value in FORCED.items())])
     if args.frozen:
-        found = frozen(cfg, args.minutes, args.split, args.frozen, args.name)
+        rows = [frozen(cfg, args.minutes, args.split, args.frozen, args.name)]
     else:
-        found = quality(cfg, args.minutes, args.split, args.name)
-    print(table([found]))
-    if args.json:
+        rows = quality(cfg, args.minutes, args.split, args.name)
+    print(table(rows))
+    for found in rows if args.json else []:
         add_row(args.json, found)
 
 

@@ -46,3 +46,9 @@ def test_a_run_ends_with_its_time_and_its_rate_at_zero(
     assert row["steps"] > 5 and row["settings"]["tf_dropout"] == 0
     assert parameters is None or row["parameters"] == parameters
     assert "| short |" in capsys.readouterr().out
+
+
+def test_every_way_of_predicting_is_a_row(tmp_path: Path) -> None:
+    config, out = write_config(tmp_path, predict_mode="mix", knn_k=5, knn_weight=0.5), tmp_path / "rows.json"
+    main([str(config), "--minutes", "0.03", "--name", "short", "--json", str(out)])
+    assert [row["name"] for row in json.loads(out.read_text())] == ["short", "short, knn", "short, mix"]
