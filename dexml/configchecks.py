@@ -184,9 +184,26 @@ def _mhe_conflicts(keys: Keys) -> Iterator[Conflict]:
             ("mhe_renormalise", "mhe_loss"),
             f"mhe_renormalise is for mhe_loss softmax, not {keys.mhe_loss}; remove it",
         )
+    yield from _rank_conflicts(keys)
     ways = [key for key in ("mhe_lengths", "mhe_groups", "mhe_heads") if getattr(keys, key) != FIELDS[key].default]
     if len(ways) > 1:
         yield tuple(ways), f"{' and '.join(ways)} say the lengths of the heads twice; set one of them"
+
+
+def _rank_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if keys.mhe_rank == 1:
+        if keys.mhe_kind == "product" and keys.mhe_open != FIELDS["mhe_open"].default:
+            text = "mhe_open is for mhe_kind cascade, or product with mhe_rank above 1; remove it"
+            yield ("mhe_open", "mhe_kind", "mhe_rank"), text
+        return
+    if keys.mhe_loss in ("joint-softmax", "soft-margin"):
+        yield ("mhe_loss", "mhe_rank"), f"mhe_loss {keys.mhe_loss} is for mhe_rank 1; take softmax or bce"
+    if keys.mhe_heads > 2 or keys.mhe_lengths.count("x") > 1:
+        text = "mhe_rank above 1 has two heads: give two mhe_lengths and no mhe_heads, or mhe_rank 1"
+        yield ("mhe_heads", "mhe_lengths", "mhe_rank"), text
+    if keys.mhe_renormalise:
+        text = "mhe_renormalise is for mhe_rank 1: with more, codes of no label are never compared; remove it"
+        yield ("mhe_renormalise", "mhe_rank"), text
 
 
 def located_conflicts(keys: Keys, misfits: set[str], entries: Mapping[str, Entry]) -> list[str]:

@@ -7,8 +7,9 @@ from pydantic import Field
 from dexml.configkeys.kinds import Count, KeyGroup, Natural
 
 KIND_KEYS = {
-    **dict.fromkeys(("mhe_heads", "mhe_renormalise"), ("product",)),
-    **dict.fromkeys(("mhe_open", "mhe_overflow", "mhe_exact", "mhe_init"), ("cascade",)),
+    **dict.fromkeys(("mhe_heads", "mhe_rank", "mhe_renormalise"), ("product",)),
+    "mhe_open": ("cascade", "product"),
+    **dict.fromkeys(("mhe_overflow", "mhe_exact", "mhe_init"), ("cascade",)),
     **dict.fromkeys(("mhe_scope", "mhe_sampled"), ("sampling",)),
     **dict.fromkeys(("mhe_dim", "mhe_table"), ("cascade", "sampling")),
 }
@@ -25,6 +26,8 @@ class MHEKeys(KeyGroup):
     """Length of the first of two heads, the second follows. 0: automatic, the cheapest."""
     mhe_heads: Annotated[int, Field(ge=2)] = 2
     """Number of heads of automatic lengths. More are smaller and less accurate."""
+    mhe_rank: Count = 1
+    """Groups of heads whose products are added. More than 1 pairs digits, for several labels a text."""
     mhe_order: Literal["alphabetical", "cluster", "frequency", "random"] = "alphabetical"
     """Order of labels that is cut into blocks. alphabetical was published; cluster puts similar labels together."""
     mhe_loss: Literal["auto", "softmax", "bce", "joint-softmax", "soft-margin"] = "auto"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 Parts = Sequence[Tensor]
 """Scores [N, length] of every head, first to last."""
+CELLS = 1 << 22  # sums of products at a time
 
 
 def ranked(scores_NM: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -66,6 +67,32 @@ def _pairs(rows: int, columns: int, k: int, pads: int) -> tuple[NDArray[np.int64
     i, j = np.divmod(np.arange(rows * columns), columns)
     keep = (i + 1) * (j + 1) - np.minimum(j + 1, pads) <= k
     return i[keep], j[keep]
+
+
+def rank_topk(first_NRG: Tensor, second_NRC: Tensor, n_codes: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k best codes of two digits by a sum of R products of a factor of each: [N, min(k, n_codes)], best first.
+
+    Factors may be negative, so the best codes need not be made of the best digits: all are scored, in blocks of first
+    digits, and the best of each block are kept.
+
+    Args:
+        first_NRG: factors of the first digits.
+        second_NRC: of the second digits.
+        n_codes: those from here on are pads.
+    Returns:
+        Codes and their sums.
+    """
+    length = second_NRC.shape[2]
+    codes = torch.empty((len(second_NRC), 0), dtype=torch.int64, device=second_NRC.device)
+    scores = second_NRC.new_empty(codes.shape)
+    step = max(1, CELLS // max(1, len(second_NRC) * length))
+    for begin in range(0, n_codes, step * length):
+        here = torch.arange(begin, min(n_codes, begin + step * length), device=codes.device)
+        block_NGR = first_NRG[:, :, begin // length :][:, :, :step].mT
+        sums = (block_NGR @ second_NRC).flatten(1)[:, : len(here)]
+        scores, at = ranked(torch.cat([scores, sums], 1), k)  # of equals the earlier column: the smaller code
+        codes = torch.cat([codes, here.expand(len(codes), -1)], 1).gather(1, at)
+    return codes, scores
 
 
 def best_first(parts: Sequence[NDArray[np.floating]], n_codes: int) -> Iterator[tuple[int, float]]:

@@ -17,10 +17,15 @@ from dexml.heads.lightxml_plain import PlainLightXML
 from dexml.heads.mhe import MultiHead
 from dexml.heads.mhe_cascade import Cascade
 from dexml.heads.mhe_product import Product
+from dexml.heads.mhe_rank import RankedProduct
 from dexml.heads.mhe_sampling import Sampling
 from dexml.heads.plt import PLT
 
 MHE: dict[str, type[MultiHead]] = {"product": Product, "cascade": Cascade, "sampling": Sampling}
+
+
+def multi_head(cfg: Config) -> type[MultiHead]:
+    return RankedProduct if cfg.mhe_rank > 1 else MHE[cfg.mhe_kind]
 
 
 def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> Head:
@@ -35,7 +40,7 @@ def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenToke
     if cfg.net == "plt":
         return PLT(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "mhe":
-        return MHE[cfg.mhe_kind](cfg, encoder, n_labels, tokens, world)
+        return multi_head(cfg)(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "bilstm":
         return FlatAttention(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "attentionxml":

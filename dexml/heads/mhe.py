@@ -8,6 +8,7 @@ B texts of this rank, N texts searched for, D width of the text vector.
 from __future__ import annotations
 
 from abc import abstractmethod
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dexml.data.dataset import Split
-from dexml.heads.candidates import Truth
+from dexml.heads.candidates import Groups, Truth
 from dexml.heads.features import FeatureHead, Positives
 from dexml.heads.label_codes import LabelCodes
 from dexml.heads.mhe_codes import make_codes
@@ -58,6 +59,11 @@ class MultiHead(FeatureHead):
     def best(self, z_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
         codes, scores = self.best_codes(z_ND, k)
         return torch.from_numpy(self.codes.labels(codes.cpu().numpy())).to(codes.device), scores
+
+    def first_digits(self) -> Groups:
+        """The labels of each first digit, codes being the places."""
+        place = torch.arange(prod(self.codes.lengths), device=self.world.device).view(self.codes.lengths[0], -1)
+        return Groups.of(place.where(place < self.n_labels, -1), self.n_labels)
 
     def truth(self, positives: Positives) -> Truth:
         """Positives as codes, ascending for each text."""

@@ -1,7 +1,7 @@
 """Multi-Head Product: one linear layer gives the digits of every head, a label scores the product of its digits'.
 
 The parameters grow with the sum of the lengths, not with the labels. Digits of several positives are not paired: codes
-put together of theirs score as high as they do ("ghosts", docs/mhe.md).
+put together of theirs score as high as they do ("ghosts", docs/mhe.md). Several products pair them: mhe_rank.py.
 
 B texts of this rank, N texts searched for, D width of the text vector.
 """

@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from dexml.config import ConfigError
 from dexml.distributed import RowTable, World
-from dexml.heads.candidates import Candidates, Groups, Truth, dots, top
+from dexml.heads.candidates import Candidates, Truth, dots, top
 from dexml.heads.features import Positives, PreparedFeatures
 from dexml.heads.mhe import MultiHead
 from dexml.heads.rows import random_rows
@@ -37,8 +37,7 @@ class TableHead(MultiHead):
         if loss_kind not in ("softmax", "bce"):
             raise ConfigError(f"mhe_loss {loss_kind} is for mhe_kind product: take softmax or bce")
         n_groups, width = self.codes.lengths
-        place = torch.arange(n_groups * width, device=self.world.device).view(n_groups, width)
-        self.groups = Groups.of(place.where(place < self.n_labels, -1), self.n_labels)
+        self.groups = self.first_digits()
         self.sharded = self.cfg.mhe_table == "sharded"
         self.spread = not self.sharded
         span = self.world.span(n_groups) if self.sharded else slice(0, n_groups)

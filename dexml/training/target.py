@@ -21,6 +21,7 @@ MODEL_KEYS = {
     "norm_embs",
     "doc_layers",
     "mhe_kind",
+    "mhe_rank",
     "mhe_dim",
     "mhe_table",
     "num_val_points",

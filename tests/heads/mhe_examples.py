@@ -16,7 +16,7 @@ from dexml.data.dataset import Split
 from dexml.distributed import World
 from dexml.heads.features import Positives, PreparedFeatures
 from dexml.heads.label_codes import LabelCodes
-from dexml.heads.make import MHE
+from dexml.heads.make import multi_head
 from dexml.heads.mhe import MultiHead
 
 ONE = World()
@@ -41,7 +41,7 @@ def make(
 ) -> Any:
     """A head of this kind in float64, codes being label ids."""
     cfg = Config(dataset="Toy", net="mhe", mhe_kind=kind, **{"doc_dropout": 0.0, **keys})
-    head = MHE[kind](cfg, NoEncoder(width), n_labels, lambda part: None, world)  # type: ignore[arg-type,return-value]
+    head = multi_head(cfg)(cfg, NoEncoder(width), n_labels, lambda part: None, world)  # type: ignore[arg-type,return-value]
     head.codes = LabelCodes(tuple(lengths), np.arange(n_labels))
     head._seeded(lambda: head._build(loss))
     return head

@@ -39,6 +39,8 @@ CASES = {
     "product": {**BASE, "mhe_kind": "product"},
     "product-softmax": {**BASE, "mhe_kind": "product", "mhe_loss": "softmax", "mhe_renormalise": True},
     "product-3": {**BASE, "mhe_kind": "product", "mhe_lengths": "4x3x3", "mhe_loss": "joint-softmax"},
+    "product-ranks": {**BASE, "mhe_kind": "product", "mhe_rank": 3, "mhe_open": 2},
+    "product-ranks-softmax": {**BASE, "mhe_kind": "product", "mhe_rank": 2, "mhe_open": 1, "mhe_loss": "softmax"},
     **{f"{name}/shared": {**keys, **SHARED} for name, keys in TABLES.items()},
     **{f"{name}/own": {**keys, **OWN} for name, keys in TABLES.items()},
 }

@@ -37,6 +37,7 @@ from tests.training.runs import assert_same_result, config, train
 NET = {"net": "mhe", "doc_layers": 2, "doc_dropout": 0.1, "clf_lr": 0.03}
 KINDS: dict[str, dict[str, Any]] = {
     "product": {"mhe_kind": "product", "mhe_order": "random"},
+    "product-ranks": {"mhe_kind": "product", "mhe_rank": 4, "mhe_open": 3},
     "cascade": {"mhe_kind": "cascade", "mhe_open": 3, "mhe_dim": 16},
     "sampling": {"mhe_kind": "sampling", "mhe_scope": "batch", "mhe_table": "sharded"},
 }
@@ -148,7 +149,7 @@ def test_lengths_that_do_not_fit_are_refused(root: Path, keys: dict[str, str], m
     [
         ({"mhe_lengths": "5"}, "mhe_lengths"),
         ({"mhe_lengths": "5x6", "mhe_groups": 5}, "mhe_lengths and mhe_groups say the lengths of the heads twice"),
-        ({"mhe_kind": "product", "mhe_open": 5}, "mhe_open is for mhe_kind cascade, mhe_kind is product"),
+        ({"mhe_kind": "product", "mhe_open": 5}, "mhe_open is for mhe_kind cascade, or product with mhe_rank above 1"),
         ({"mhe_kind": "cascade", "mhe_scope": "own"}, "mhe_scope is for mhe_kind sampling, mhe_kind is cascade"),
         ({"mhe_loss": "soft-margin"}, "mhe_loss soft-margin is for mhe_kind product"),
         (
