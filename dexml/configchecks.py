@@ -52,8 +52,8 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
                 yield (key, "net"), f"{key} is for net dist-clf-net, net is {keys.net}; remove it"
     if keys.clf_lr is not None and keys.net.startswith("dist-de"):
         yield ("clf_lr", "net"), f"clf_lr is for nets with weights of labels, net is {keys.net}; remove it"
-    if keys.predict_mode != "labels" and not keys.net.startswith("dist-"):
-        text = f"predict_mode {keys.predict_mode} compares embeddings, net {keys.net} has none; remove it"
+    if keys.predict_mode != "labels" and keys.net in ("bilstm", "attentionxml"):
+        text = f"predict_mode {keys.predict_mode} compares vectors of texts, net {keys.net} has none; remove it"
         yield ("predict_mode", "net"), text
     if keys.net == "dist-de-all" and keys.label_side != "bank":
         for key in BankKeys.model_fields:

@@ -2,8 +2,8 @@
 
 A query's k nearest training points vote for their labels, point j with weight softmax_j(similarity_j / tau), and the
 votes of a query are divided by their sum. The label side is softmax(similarity / label_tau) over the query's stored
-labels. Both are then distributions over labels, whatever the scale of the similarities and however many labels a point
-has, and
+labels, or their probabilities divided by their sum. Both are then distributions over labels, whatever the scale of the
+similarities and however many labels a point has, and
 
     mix = (1 - weight) * label side + weight * votes
 
@@ -27,6 +27,7 @@ from dexml.evaluation.retrieval import Predictions
 from dexml.evaluation.topk import blocks
 
 BLOCK = 8192  # queries at a time
+TINY = np.finfo(np.float64).tiny
 FLOOR = -700.0  # exp of less is 0 in float64, and a score of 0 is no candidate
 
 
@@ -37,7 +38,8 @@ class Vote:
     k: int
     weight: float
     tau: float
-    label_tau: float
+    label_tau: float | None
+    """None: label scores are probabilities"""
 
     def predict(
         self,
@@ -79,13 +81,17 @@ def votes(neighbours: Predictions, relevance: csr_matrix, tau: float, filters: c
     return found
 
 
-def shares(lists: Predictions, tau: float, width: int) -> csr_array:
-    """[N, width]: softmax(score / tau) over the places of each list, float64; every real place is above 0."""
+def shares(lists: Predictions, tau: float | None, width: int) -> csr_array:
+    """[N, width]: softmax(score / tau) over the places of each list, float64; every real place is above 0.
+
+    Without tau the scores are probabilities, divided by the sum of their list.
+    """
     real = lists.ids >= 0
-    scaled = np.where(real, lists.scores.astype(np.float64) / tau, -np.inf)
+    scores = lists.scores.astype(np.float64)
+    scaled = np.where(real, np.log(np.maximum(scores, TINY)) if tau is None else scores / tau, -np.inf)
     top = np.where(real.any(axis=1, keepdims=True), scaled.max(axis=1, keepdims=True), 0.0)
     weights = np.where(real, np.exp(np.maximum(scaled - top, FLOOR)), 0.0)
-    weights /= np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    weights /= np.maximum(weights.sum(axis=1, keepdims=True), TINY)
     indptr = np.concatenate([[0], np.cumsum(real.sum(axis=1))])
     return csr_array((weights[real], lists.ids[real], indptr), shape=(len(real), width))
 

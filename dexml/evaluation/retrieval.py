@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
@@ -149,6 +150,16 @@ class Retriever(Finder):
         all_ids = self.world.gather(torch.from_numpy(ids).to(device)).cpu().numpy()
         all_scores = self.world.gather(torch.from_numpy(scores).to(device)).cpu().numpy()
         return merge_topk(list(zip(all_ids, all_scores, strict=True)), k)
+
+
+class CosineRetriever(Retriever):
+    """The same for vectors of any length, compared by their directions."""
+
+    def __init__(self, embedder: Embedder, item_SD: torch.Tensor, n_items: int) -> None:
+        super().__init__(embedder, F.normalize(item_SD, dim=1), n_items)
+
+    def search_vectors(self, query_ND: Embeddings, k: int) -> Lists:
+        return super().search_vectors(F.normalize(torch.from_numpy(query_ND), dim=1).numpy(), k)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,10 @@ class Head(Protocol):
     def n_texts(self) -> int:
         """Label texts that `retriever` embeds."""
 
+    @property
+    def score_tau(self) -> float | None:
+        """What scores are divided by to be logits; None: they are probabilities."""
+
     def learn_from(self, split: Split) -> None:
         """Takes the training points and opens the texts that it needs.
 

@@ -40,6 +40,10 @@ class Classifier:
         return self.encoder
 
     @property
+    def score_tau(self) -> float:
+        return self.cfg.tau
+
+    @property
     def shared(self) -> list[Parameter]:
         return trained(self.encoder)
 

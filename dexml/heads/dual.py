@@ -44,6 +44,10 @@ class DualEncoder:
         return self.encoder
 
     @property
+    def score_tau(self) -> float:
+        return self.cfg.tau
+
+    @property
     def shared(self) -> list[Parameter]:
         return trained(self.encoder)
 

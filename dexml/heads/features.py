@@ -111,6 +111,10 @@ class FeatureHead(ABC):
         return nn.ModuleDict({"encoder": self.encoder, "net": self.net})
 
     @property
+    def score_tau(self) -> float | None:
+        return None
+
+    @property
     def shared(self) -> list[Parameter]:
         return trained(self.encoder) + list(self.net.parameters())
 

@@ -63,6 +63,10 @@ class Sampling(TableHead):
             chosen = torch.from_numpy(sampled_groups(true, points, n, self.cfg.seed, ready.batch.epoch))
         return candidates(self.groups, chosen.to(self.world.device), truth, "drop")
 
+    @property
+    def score_tau(self) -> float | None:
+        return 1.0 if self.loss_kind == "softmax" else None
+
     def best_codes(self, z_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Among all labels, a tile of them at a time."""
         query_ND = self.net.narrow(z_ND)

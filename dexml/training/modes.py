@@ -20,7 +20,8 @@ from dexml.config import Config, ConfigError
 from dexml.data.batching import Ints
 from dexml.evaluation.evaluator import EvalSet
 from dexml.evaluation.knn import Vote
-from dexml.evaluation.retrieval import Finder, Predictions, Retriever, Wanted, search_together
+from dexml.evaluation.retrieval import CosineRetriever, Finder, Predictions, Retriever, Wanted, search_together
+from dexml.heads.features import FeatureHead
 from dexml.session import Session
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def evaluate_modes(session: Session, splits: Sequence[str], mode: str) -> dict[s
     cfg = session.cfg
     if not len(session.train_rows):
         raise ConfigError(f"predict_mode {mode} needs training points with labels: {cfg.data_dir} has none")
-    grids = {name: candidates(cfg, name, bool(len(session.val_rows))) for name in MODES[1 : MODES.index(mode) + 1]}
+    label_tau, choosable = session.head.score_tau, bool(len(session.val_rows))
+    grids = {name: candidates(cfg, name, label_tau, choosable) for name in MODES[1 : MODES.index(mode) + 1]}
     tuned = any(len(votes) > 1 for votes in grids.values())
     deepest = max(vote.k for votes in grids.values() for vote in votes)
     seen = _look(session, dict.fromkeys([*splits, *["val"] * tuned]), deepest)
@@ -70,13 +72,13 @@ def _scored(session: Session, points: EvalSet, lists: Predictions, facts: Mappin
     return {**session.measure(points, lists), **(facts or {})}, lists
 
 
-def candidates(cfg: Config, mode: str, choosable: bool) -> list[Vote]:
+def candidates(cfg: Config, mode: str, label_tau: float | None, choosable: bool) -> list[Vote]:
     """What `mode` may be: one vote if the config names it or there is nothing to choose on, else a small grid."""
     ks = (cfg.knn_k,) if cfg.knn_k else KS if choosable else (K,)
     weights: Sequence[float] = (1.0,)
     if mode == "mix":
         weights = (cfg.knn_weight,) if cfg.knn_weight is not None else WEIGHTS if choosable else (WEIGHT,)
-    return [Vote(k, weight, cfg.knn_tau or cfg.tau, cfg.tau) for weight, k in product(weights, ks)]
+    return [Vote(k, weight, cfg.knn_tau or cfg.tau, label_tau) for weight, k in product(weights, ks)]
 
 
 def _look(session: Session, names: Iterable[str], k: int) -> dict[str, Seen]:
@@ -84,7 +86,8 @@ def _look(session: Session, names: Iterable[str], k: int) -> dict[str, Seen]:
     texts = session.head.n_texts + len(session.train_rows)
     with session.embedding(f"evaluating {' and '.join(s.name for s in sets)}", texts, *sets) as embedder:
         labels = session.retrieve(embedder)
-        memory = Retriever.of_texts(embedder, session.tokens("trn"), session.train_rows)
+        kind = CosineRetriever if isinstance(session.head, FeatureHead) else Retriever
+        memory = kind.of_texts(embedder, session.tokens("trn"), session.train_rows)
         return {points.name: _search(session, points, labels, memory, k) for points in sets}
 
 

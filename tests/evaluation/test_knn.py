@@ -94,6 +94,14 @@ def test_both_sides_are_distributions_over_labels(rng: np.random.Generator, rele
     np.testing.assert_allclose(shares(near, 0.05, M).sum(axis=1), 1)
 
 
+def test_probabilities_are_shared_as_they_are() -> None:
+    own = Predictions(np.array([[2, 0, -1], [1, 0, 2], [-1, -1, -1]]), np.full((3, 3), -np.inf, np.float32))
+    own.scores[0, :2], own.scores[1] = (0.6, 0.2), (0.5, 0.5, 0)
+    found = shares(own, None, 3)
+    np.testing.assert_allclose(found.toarray(), [[0.25, 0, 0.75], [0.5, 0.5, 0], [0, 0, 0]], rtol=1e-6, atol=1e-300)
+    assert found.data.min() > 0
+
+
 def test_labels_keep_their_order_where_the_vote_weighs_next_to_nothing(
     rng: np.random.Generator, relevance: csr_matrix
 ) -> None:

@@ -432,7 +432,6 @@ def test_few_labels(tmp_path: Path, keys: dict[str, Any]) -> None:
         (["--lxml_mode", "plain", "--lxml_tokens", "ranker"], "lxml_tokens ranker is for lxml_mode grouped"),
         (["--bottleneck_dim", "8"], "bottleneck_dim is not for net lightxml"),
         (["--net", "dist-de-all", "--lxml_dim", "8"], "lxml_dim is for net lightxml, net is dist-de-all"),
-        (["--predict_mode", "knn"], "predict_mode knn compares embeddings"),
     ],
 )
 def test_settings_without_effect_are_refused(words: list[str], message: str) -> None:
