@@ -45,12 +45,12 @@ class RankedProduct(MultiHead):
         self.net = RankedNet(self.encoder.width, self.codes.lengths, self.cfg.mhe_rank)
 
     def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
-        factors, truth = self.net(self.dropped(z_BD, ready)), self.truth(ready.positives)
-        bound_BG = row_bounds(*(factor.detach() for factor in factors))
+        first, second = self.net(self.dropped(z_BD, ready))
+        truth, bound_BG = self.truth(ready.positives), row_bounds(first.detach(), second.detach())
         opened_Bb = choose(bound_BG, self.cfg.mhe_open, truth.groups(self.groups))
         found = candidates(self.groups, opened_Bb, truth)
-        of_rows = row_logits(*factors, opened_Bb)
-        of_others = code_logits(*factors, found.place[:, of_rows.shape[1] :])
+        of_rows = row_logits(first, second, opened_Bb)
+        of_others = code_logits(first, second, found.place[:, of_rows.shape[1] :])
         logit_BM = torch.cat([of_rows, of_others], 1)
         if self.loss_kind == "bce":
             return bce_sum(logit_BM[found.real], found.targets) / self.world.sum_(found.real.sum())
@@ -58,9 +58,14 @@ class RankedProduct(MultiHead):
         alone = World(device=self.world.device)
         return decoupled_loss(logit_BM, found.target, found.target.sum(1), alone) / len(ready.batch.points)
 
+    @property
+    def score_tau(self) -> float | None:
+        return 1.0 if self.loss_kind == "softmax" else None
+
     def best_codes(self, z_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Among all labels, logits summed in float64; scores are probabilities, with softmax logits."""
-        codes, scores = rank_topk(*(factor.double() for factor in self.net(z_ND)), self.n_labels, k)
+        first, second = self.net(z_ND)
+        codes, scores = rank_topk(first.double(), second.double(), self.n_labels, k)
         missing = (0, k - codes.shape[1])
         scores = scores.sigmoid() if self.loss_kind == "bce" else scores
         return F.pad(codes, missing, value=-1), F.pad(scores, missing, value=-torch.inf)

@@ -107,7 +107,7 @@ def naive(head: Any, z: Tensor, own: list[list[int]], n_open: int, loss: str) ->
         else:
             negatives = [c for c in compared if c not in labels]
             each = [F.cross_entropy(logits[b, [c, *negatives]], torch.tensor(0)) for c in labels]
-            losses += [sum(each) / len(each)] if each else []
+            losses += [torch.stack(each).mean()] if each else []
     return torch.stack(losses).sum() / (terms if loss == "bce" else len(own))
 
 
@@ -126,7 +126,8 @@ def test_loss_and_gradient_are_those_of_the_dense_logits(loss: str, n_open: int)
 def test_the_best_labels_come_first_with_pads_left_out(loss: str) -> None:
     head, z = head_and_z(loss)
     ids, scores = head.best(z.detach(), 20)
-    logits = dense(*head.net(z.detach()), 17)
+    first, second = head.net(z.detach())
+    logits = dense(first, second, 17)
     wanted = logits.sort(dim=1, descending=True, stable=True)
     assert torch.equal(ids[:, :17], wanted.indices)
     torch.testing.assert_close(scores[:, :17], wanted.values.sigmoid() if loss == "bce" else wanted.values)
@@ -167,7 +168,8 @@ def several(rank: int, steps: int) -> tuple[float, float]:
     trn, tst = points(rng, where, 4096, 3), points(rng, where, 512, 3)
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Linear(64, 256), nn.ReLU()).double()
-    head = make("product", 58, (10, 6), 256, "bce", mhe_rank=rank, **({"mhe_open": 5} if rank > 1 else {}))
+    keys: dict[str, Any] = {"mhe_open": 5} if rank > 1 else {}
+    head = make("product", 58, (10, 6), 256, "bce", mhe_rank=rank, **keys)
     learn(head, encoder, trn, steps, rng)
     with torch.no_grad():
         ids = head.best(encoder(tst[0]), 3)[0].numpy()
