@@ -21,7 +21,6 @@ from dexml.evaluation.retrieval import Predictions
 from dexml.heads.base import Prepared
 from dexml.labels.policy import Shortlist
 from dexml.session import Session
-from dexml.stopwatch import in_words
 from dexml.training.ahead import ahead
 from dexml.training.averaging import Average
 from dexml.training.batches import Batches
@@ -38,6 +37,7 @@ from dexml.training.rundir import RunFolder
 from dexml.training.selection import select
 from dexml.training.stages import upper_levels
 from dexml.training.step import Stepper, StepReport, drops_out
+from dexml.training.telling import Teller, describe
 from dexml.training.trackers import tracker_config, tracker_names
 from dexml.training.warmup import warm_up
 
@@ -106,7 +106,7 @@ class Trainer:
         self.checkpoints = Checkpoints(cfg, self.folder.checkpoints, session, self.stepper, self.average)
         self.resumed = self.world.on_main(self.checkpoints.to_resume)
         self.world.on_main(self._open)
-        self._describe()
+        describe(cfg, session, self.head.side.name, self.stepper.peaks, (self.batch_size, self.per_epoch))
 
     def _open(self) -> None:
         self.folder.open()
@@ -123,25 +123,6 @@ class Trainer:
             each += 4 * len(self.session.dataset.trn) * self.cfg.hard_neg_topk
         return (self.cfg.save_keep + 4) * each + 8 * labels
 
-    def _describe(self) -> None:
-        cfg, rows = self.cfg, len(self.session.train_rows)
-        log.info(
-            "training on %d points, %d labels (label_side: %s), batch %d = %d x %d processes x %d",
-            rows, self.session.dataset.n_labels, self.head.side.name, self.batch_size, cfg.bsz, self.world.size,
-            cfg.grad_accum,
-        )  # fmt: skip
-        log.info("%d epochs of %d steps, %s encoder", cfg.num_epochs, self.per_epoch, self.session.encoder.precision)
-        lr, *_, last = self.stepper.peaks
-        log.info("effective learning rate %g (lr %g, lr_scaling %s)", lr, cfg.lr, cfg.lr_scaling)
-        if last != lr:
-            log.info("effective learning rate of the label weights %g", last)
-        if lr > 1e-3:
-            log.warning("a learning rate of %g is high for a transformer: is lr_scaling: none meant?", lr)
-        if cfg.select_on_test:
-            log.warning("select_on_test: the best model is chosen on the test set; its figures flatter it")
-        elif not cfg.num_val_points:
-            log.info("num_val_points is 0: no model selection, the last model is the result")
-
     def _restore(self) -> None:
         if self.resumed:
             self.state = self.checkpoints.restore(self.resumed)
@@ -154,7 +135,8 @@ class Trainer:
                 self._mine(0)
         self.batches.group(self.folder.path, bool(self.resumed))
         self.tested: tuple[int, Scored] | None = None
-        self.lap_began = self.step_ended = time.perf_counter()
+        self.teller = Teller(self.cfg, self.accelerator, self.stepper.watch, self.world.size, self.total)
+        self.step_ended = time.perf_counter()
         self.world.on_main(lambda: self.folder.rewind(self.state.step))
         epoch, into = divmod(self.state.step, self.per_epoch)
         if self.resumed and not into:
@@ -202,28 +184,8 @@ class Trainer:
         add_step(self.state.cost, self.step_ended - began, report.encoded)
         self._tell(report)
 
-    def _tell(self, told: StepReport) -> None:
-        """What the step gave and cost: on the bar, and every `log_interval` steps in log.txt and the trackers."""
-        step = self.state.step
-        pace = {f"{what}/s": n * self.world.size / told.seconds for what, n in told.encoded.items()}
-        note = f"loss {told.loss:.4f}, " + ", ".join(f"{value:.0f} {what}" for what, value in pace.items())
-        self.bar.tick(note=note)
-        if step % self.cfg.log_interval == 0:
-            facts = "".join(f", {name} {value:.3g}" for name, value in told.facts.items())
-            log.debug("step %d/%d, %s, lr %.3g, gradient %.3g%s", step, self.total, note, told.lr, told.norm, facts)
-            numbers = {"loss": told.loss, "lr": told.lr, "grad_norm": told.norm, **pace, **told.facts}
-            self.accelerator.log(numbers, step=step)
-            self._tell_profile()
-
-    def _tell_profile(self) -> None:
-        """Where the time since the last line went: on the terminal, in log.txt and in the trackers."""
-        if not self.stepper.watch.on:
-            return
-        now = time.perf_counter()
-        shares = self.stepper.watch.lap(now - self.lap_began)
-        self.lap_began = now
-        log.info("profile at step %d, %s", self.state.step, in_words(shares))
-        self.accelerator.log({f"seconds/{name}": spent for name, spent in shares.items()}, step=self.state.step)
+    def _tell(self, report: StepReport) -> None:
+        self.teller.step(self.bar, report, self.state.step)
 
     def _end_epoch(self, epoch: int) -> bool:
         """Evaluates and mines when due after `epoch` epochs; True if it did."""
