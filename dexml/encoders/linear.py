@@ -19,7 +19,7 @@ Grads = tuple[Tensor | None, ...]
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a [N, I] @ b [I, O] + bias [O], for any strides."""
+    """a [N, I] @ b [I, O] + bias [O]; slow where neither b nor its transpose lies in one piece."""
     if a.dtype == torch.float32 and _onednn():  # a private operation of torch, kept stable for its compiler
         return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
     return a @ b if bias is None else torch.addmm(bias, a, b)

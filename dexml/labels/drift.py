@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dexml.encoders.linear import product
+
 DECAY = 0.95  # of the running sums, a step
 RIDGE = 3.0
 BANDWIDTH, KERNEL_RIDGE = 0.3, 0.3
@@ -56,7 +58,7 @@ class Drift:
 
     def moved(self, rows_RD: Tensor) -> Tensor:
         """Rows of the bank, moved."""
-        out = rows_RD + _affine(rows_RD) @ self.map
+        out = rows_RD + product(rows_RD, self.map[:-1], self.map[-1])
         if self.landmarks is not None:
             out = (F.normalize(out, dim=1) if self.normalize else out) + self._pulled(rows_RD)
         return F.normalize(out, dim=1) if self.normalize else out
@@ -68,7 +70,7 @@ class Drift:
 
     def _pulled(self, rows_RD: Tensor) -> Tensor:
         assert self.landmarks is not None
-        return _gauss(rows_RD, self.landmarks) @ self.pull
+        return product(_gauss(rows_RD, self.landmarks), self.pull)
 
     def state(self) -> dict[str, Tensor]:
         return {"drift.gram": self.gram, "drift.cross": self.cross}
@@ -81,10 +83,10 @@ def _affine(rows_RD: Tensor) -> Tensor:
 def _gauss(a_RD: Tensor, b_MD: Tensor) -> Tensor:
     """exp(-|a - b|^2 / (2 BANDWIDTH)) [R, M], which for vectors of length 1 depends on their cosine."""
     squares = a_RD.square().sum(1)[:, None] + b_MD.square().sum(1)
-    return torch.addmm(squares, a_RD, b_MD.T, alpha=-2).mul_(-0.5 / BANDWIDTH).exp_()
+    return squares.sub_(product(a_RD, b_MD.T), alpha=2).mul_(-0.5 / BANDWIDTH).exp_()
 
 
 def _ridge(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
     """X of (gram + ridge) X = cross."""
     held = gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.cholesky_solve(cross, torch.linalg.cholesky(held))
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(held)).contiguous()
