@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -92,3 +93,22 @@ def assert_same_result(one: Path, two: Path) -> None:
         assert tensors.keys() == b["tensors"][file].keys()
         for name, value in tensors.items():
             assert torch.equal(value, b["tensors"][file][name]), f"{file}: {name}"
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_at(cfg: Config, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends after this many steps, before it can save."""
+    real = Trainer._tell
+
+    def tell(self: Trainer, *args: Any) -> None:
+        real(self, *args)
+        if self.state.step == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_tell", tell)
+        with pytest.raises(Killed):
+            Trainer(cfg).fit()

@@ -20,14 +20,22 @@ from dexml.training import mining
 from dexml.training.checkpoint import checkpoints
 from dexml.training.mining import Miner
 from dexml.training.trainer import Trainer
+from tests.helpers.models import toy_config
 from tests.helpers.processes import run_ranks
-from tests.training.runs import assert_same_result, config
+from tests.training.runs import assert_same_result, config, killed_at
 
 HARD = {"net": "dist-de-hnm", "neg_type": "shorty", "hard_neg_start": 0, "hard_neg_topk": 5, "num_neg_samples": 2}
 BACKGROUND: dict[str, Any] = {
     **{**HARD, "hard_neg_background": True, "num_epochs": 4, "eval_interval": 1, "bsz": 64},  # 3 steps an epoch
     **{"save_interval": 1, "save_keep": 20},
 }
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mining")
+    toy_config(folder)
+    return folder
 
 
 def found(session: Session) -> np.ndarray:
@@ -93,18 +101,9 @@ def test_lists_mined_in_the_background_are_those_of_an_epoch_before(whole: tuple
 def test_a_run_killed_while_lists_are_mined_ends_as_if_nothing_had_happened(
     root: Path, whole: tuple[Config, Lists, Lists], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut, tell = config(root, expname="cut", **BACKGROUND), Trainer._tell
+    cut = config(root, expname="cut", **BACKGROUND)
     for last in (6, 7):  # goes on from step 5, in an epoch, and from step 6, between two
-
-        def kill(self: Trainer, *args: Any, last: int = last) -> None:
-            tell(self, *args)
-            if self.state.step == last:
-                raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "_tell", kill)
-            with pytest.raises(KeyboardInterrupt):
-                Trainer(cut).fit()
+        killed_at(cut, last, monkeypatch)
     kept = checkpoints(cut.out_dir / "checkpoints")
     assert [(path / NEXT).exists() for path in kept] == [False, False, False, True, True, False]
     Trainer(cut).fit()

@@ -22,7 +22,7 @@ from dexml.training.evaluate import Evaluation, evaluate
 from dexml.training.target import Target
 from dexml.training.trainer import Trainer
 from tests.helpers.datasets import write_dat
-from tests.training.runs import assert_same_result, config, train
+from tests.training.runs import assert_same_result, config, killed_at, train
 
 SHORT = {"num_epochs": 2, "eval_interval": 1, "bsz": 64}  # 6 steps
 
@@ -33,25 +33,6 @@ def lines(cfg: Config) -> list[dict[str, Any]]:
 
 def only_metrics(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if "@" in name}
-
-
-class Killed(Exception):
-    pass
-
-
-def killed_at(cfg: Config, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that ends after this many steps, before it can save."""
-    real = Trainer._tell
-
-    def tell(self: Trainer, *args: Any) -> None:
-        real(self, *args)
-        if self.state.step == step:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_tell", tell)
-        with pytest.raises(Killed):
-            Trainer(cfg).fit()
 
 
 def evaluated(cfg: Config, split: str) -> dict[str, Any]:
