@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexml.data.files import WRITABLE, DataError
+from dexml.data.locks import hold
 from dexml.data.tokens import TokenInfo
 
-log = logging.getLogger(__name__)
 MAGIC = b"dexmlpart"
 HEAD = struct.Struct("<qqq")  # rows before, rows, tokens
 CHECK = struct.Struct("<I")
@@ -87,32 +86,9 @@ class PartialTokens:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The file, made if need be, to append to; other processes wait until it is closed, be it by a kill."""
-    while True:
-        try:
-            file = path.open("a+b")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written there ({error.strerror}): {WRITABLE}") from error
-        with file:
-            _lock(file)
-            if _is_still(path, file):  # else its last holder has finished and deleted it
-                yield file
-                return
-
-
-def _lock(file: BinaryIO) -> None:
-    # Without locks (some file systems, Windows) mixed batches are found by the number of rows before them.
-    with suppress(OSError, ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("%s: another process is writing it; waiting", file.name)
-            fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _is_still(path: Path, file: BinaryIO) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    return False
+    try:
+        file = hold(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written there ({error.strerror}): {WRITABLE}") from error
+    with file:
+        yield file

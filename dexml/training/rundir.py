@@ -6,13 +6,15 @@ import json
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from scipy.sparse import csr_matrix, save_npz
 
 from dexml.config import Config, ConfigError, load_config
 from dexml.data.files import atomic_write
+from dexml.data.locks import hold
 from dexml.evaluation.calibration import Calibration
 from dexml.evaluation.metrics import metric_columns, metrics_row
 from dexml.hub.bundle import CALIBRATION
@@ -29,12 +31,15 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.best = self.path / "best"
         self.metrics_file = self.path / "metrics.json"
+        self._claim: BinaryIO | None = None
 
     # --- starting ---
 
     def check(self, bytes_needed: int) -> None:
         """ConfigError if the folder is another run's, cannot be written or its disk is too full; changes nothing."""
         held = 0
+        if self.path.exists():
+            self.claim()
         if self.cfg.resume != "never":
             self._check_owner()
             held = sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
@@ -51,6 +56,7 @@ class RunFolder:
 
     def open(self) -> None:
         """Makes the folder; with `resume: never` one that is there is kept under another name."""
+        self.claim()
         try:
             if self.cfg.resume == "never":
                 self.set_aside()
@@ -58,6 +64,28 @@ class RunFolder:
             self.cfg.dump(self.path / "config.yaml")
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot write results there ({error}): set results_root") from error
+
+    def claim(self) -> None:
+        """Keeps other processes out until `release` or the end of this one; ConfigError if one of them is in."""
+        if self._claim is not None:
+            return
+        file = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._claim = hold(file, wait=False)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{self.path}: another process is training there: wait for its end, or give this run another expname"
+            ) from error
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot write results there ({error}): set results_root") from error
+
+    def release(self) -> None:
+        """Lets other processes train there."""
+        if self._claim is not None:
+            with self._claim, suppress(OSError):
+                Path(self._claim.name).unlink()
+            self._claim = None
 
     def _check_owner(self) -> None:
         """Only the config that started a folder may go on in it."""

@@ -64,20 +64,23 @@ class Trainer:
             log.info("%s is complete; --resume never starts it again", self.folder.path)
             return done
         levels = upper_levels(self.cfg, self.session.dataset.n_labels)
-        if levels:
-            self._train_upper(levels)
-        self._build()
-        self._restore()
-        self._train()
-        return self._finish()
+        try:
+            if levels:
+                self._train_upper(levels)
+            self._build()
+            self._restore()
+            self._train()
+            return self._finish()
+        finally:
+            self.folder.release()
 
     def _train_upper(self, levels: list[Config]) -> None:
         """Trains the levels above, each as a run of its own in a folder of this one."""
         self.world.on_main(lambda: self.folder.check(0))
+        self.world.on_main(self.folder.claim)
         if self.cfg.resume == "never":
             self.world.on_main(self.folder.set_aside)
-            self.cfg = self.cfg.model_copy(update={"resume": "auto"})
-            self.folder = RunFolder(self.cfg)
+            self.cfg = self.folder.cfg = self.cfg.model_copy(update={"resume": "auto"})
         for cfg in levels:
             type(self)(cfg).fit()
         start_log(self.world.is_main)

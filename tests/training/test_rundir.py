@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,7 @@ def test_never_keeps_the_old_folder_under_another_name(tmp_path: Path) -> None:
         run.check(0)
         run.open()
         (run.path / "mine").write_text(str(number))
+        run.release()
     names = {path.name: (path / "mine").read_text() for path in run.path.parent.iterdir()}
     assert names == {"dexml-exp": "2", "dexml-exp.1": "0", "dexml-exp.2": "1"}
 
@@ -100,6 +103,38 @@ def test_a_disk_that_is_too_full_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     with (run.checkpoints / "big").open("wb") as file:
         file.truncate(10**8)  # what the run holds already will be reused
     run.check(2 * 10**8)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from dexml.config import Config
+from dexml.training.rundir import RunFolder
+run = RunFolder(Config(results_root=sys.argv[1], dataset="Toy", num_epochs=4))
+run.open()
+print("in", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_a_folder_in_which_another_process_trains_is_refused_and_stays_as_it_is(tmp_path: Path, resume: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"in\n"
+        run = folder(tmp_path, resume=resume)
+        for start in (lambda: run.check(0), run.open):
+            with pytest.raises(ConfigError, match=r"another process is training there: wait .* another expname"):
+                start()
+        assert (run.path / "config.yaml").exists()
+        folder(tmp_path, resume=resume, expname="another").open()
+        holder.kill()
+    run.check(0)
+    run.open()
+    run.release()
+    assert not list(run.path.parent.glob(f".{run.path.name}*")), "nothing is left of it"
 
 
 # --- metrics ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dexml.config import Config, ConfigError
+from dexml.training.rundir import RunFolder
 from dexml.training.stages import upper_levels
 from dexml.training.step import Stepper
 from dexml.training.trainer import Trainer
@@ -104,3 +105,19 @@ def test_upper_levels_are_runs_of_their_own() -> None:
     assert upper_levels(Config(dataset="Toy", net="bilstm"), 100) == []
     (only,) = upper_levels(Config(dataset="Toy", net="attentionxml", cluster_size=8), 5)
     assert (only.eval_topk, only.track_metric) == (1, "nDCG@1")
+
+
+def test_the_folder_of_all_levels_is_held_until_the_last_one_is_done(root: Path) -> None:
+    cfg = config(root, expname="held", resume="never", **KEYS)
+    refused: list[bool] = []
+
+    class Watching(Trainer):
+        def _step(self, parts: Any) -> None:
+            super()._step(parts)
+            with pytest.raises(ConfigError, match="another process is training there"):
+                RunFolder(cfg).check(0)
+            refused.append(self.cfg.train_level is None)
+
+    Watching(cfg).fit()
+    assert set(refused) == {False, True}, "both levels"
+    RunFolder(cfg).check(0)
