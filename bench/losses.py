@@ -7,6 +7,7 @@
 
 Every case runs in a process of its own. "extra MB" is the growth of resident memory during the call, without the
 gradients that the call returns. "products" are the four matrix products of a tiled loss: scores twice, one a gradient.
+"tiled, torch.mm" is the loss where products do not go to oneDNN. With --threads 1 seconds are the processor's.
 """
 
 from __future__ import annotations
@@ -19,19 +20,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dexml import products as products_of
 from dexml.losses import Positives, TopK, decoupled_softmax, tiled
 
 Row = dict[str, Any]
 TAU = 0.05
 TILED = ["softmax", "bce", "decoupled-softmax", "topk", "topk-laplace"]
-CASES = ["products", "torch/cross-entropy", "dense/decoupled-softmax"] + [f"tiled/{name}" for name in TILED]
+PLAIN = ["tiled, torch.mm/decoupled-softmax", "tiled, torch.mm/topk"]
+CASES = ["products", "torch/cross-entropy", "dense/decoupled-softmax", *(f"tiled/{name}" for name in TILED), *PLAIN]
 
 
 def make_batch(n_queries: int, n_labels: int, width: int) -> tuple[Tensor, Tensor, Positives]:
@@ -78,10 +83,12 @@ def run_case(
     if kind == "dense":
         return with_autograd(lambda sim: decoupled_softmax(sim, positives).mean, query, label)
     topk = TopK(5, 2.0, "laplace" if name == "topk-laplace" else "logistic")
-    return tiled(
-        name.removesuffix("-laplace"), query, label, positives, TAU, topk=topk,
-        tile_rows=args.tile_rows, tile_cols=args.tile_cols,
-    ).stats  # fmt: skip
+    plain = patch.object(products_of, "_onednn_is_faster", lambda: False)
+    with plain if kind == "tiled, torch.mm" else nullcontext():
+        return tiled(
+            name.removesuffix("-laplace"), query, label, positives, TAU, topk=topk,
+            tile_rows=args.tile_rows, tile_cols=args.tile_cols,
+        ).stats  # fmt: skip
 
 
 class ResidentMemory(threading.Thread):
@@ -112,11 +119,12 @@ def measure(case: str, args: argparse.Namespace) -> Row:
     query, label, positives = make_batch(args.queries, args.labels, args.width)
     run_case(case, query[:8].clone(), label[:64].clone(), Positives.from_csr(torch.arange(9), torch.arange(8)), args)
     seconds, bare, growth = [], [], 0
+    clock = time.process_time if args.threads == 1 else time.perf_counter
     stats: dict[str, float] = {}
     for _ in range(args.repeat):
-        bare.append(timed(lambda: products(query, label, args.tile_cols))[0])
+        bare.append(timed(lambda: products(query, label, args.tile_cols), clock)[0])
         with ResidentMemory() as memory:
-            taken, stats = timed(lambda: run_case(case, query, label, positives, args))
+            taken, stats = timed(lambda: run_case(case, query, label, positives, args), clock)
         seconds.append(taken)
         growth = max(growth, memory.growth)
     outputs = 4 * (query.numel() + label.numel())
@@ -124,10 +132,10 @@ def measure(case: str, args: argparse.Namespace) -> Row:
     return row | {"of_products": min(seconds) / min(bare)} | stats
 
 
-def timed(work: Callable[[], dict[str, float]]) -> tuple[float, dict[str, float]]:
-    start = time.perf_counter()
+def timed(work: Callable[[], dict[str, float]], clock: Callable[[], float]) -> tuple[float, dict[str, float]]:
+    start = clock()
     result = work()
-    return time.perf_counter() - start, result
+    return clock() - start, result
 
 
 def measure_apart(case: str, argv: list[str]) -> Row:
@@ -151,10 +159,10 @@ def add_ratio_to_decoupled(rows: list[Row]) -> None:
 def print_table(rows: list[Row]) -> None:
     head = ["case", "seconds", "extra MB", "/ products", "/ decoupled", "passes"]
     keys = ["seconds", "extra_mb", "of_products", "of_decoupled", "passes"]
-    print(f"{head[0]:28}" + "".join(f"{h:>13}" for h in head[1:]))
+    print(f"{head[0]:36}" + "".join(f"{h:>13}" for h in head[1:]))
     for row in rows:
         cells = [f"{row[key]:13.2f}" if key in row else f"{'-':>13}" for key in keys]
-        print(f"{row['case']:28}" + (f"  {row['error']}" if "error" in row else "".join(cells)))
+        print(f"{row['case']:36}" + (f"  {row['error']}" if "error" in row else "".join(cells)))
 
 
 def main(argv: list[str]) -> None:

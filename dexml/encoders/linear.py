@@ -5,7 +5,6 @@ N rows, I and O the widths of a layer.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -13,22 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
-from dexml.machine import mkl_is_slow
+from dexml.products import product
 
 Grads = tuple[Tensor | None, ...]
-
-
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a [N, I] @ b [I, O] + bias [O]; slow where neither b nor its transpose lies in one piece."""
-    if a.dtype == torch.float32 and _onednn():  # a private operation of torch, kept stable for its compiler
-        return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
-    return a @ b if bias is None else torch.addmm(bias, a, b)
-
-
-@cache
-def _onednn() -> bool:
-    """Whether single precision goes to oneDNN: twice as fast where MKL leaves half of the processor unused."""
-    return mkl_is_slow() and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Linear(Function):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dexml.encoders.linear import product
+from dexml.products import product
 
 DECAY = 0.95  # of the running sums, a step
 RIDGE = 3.0

@@ -42,9 +42,9 @@ def tiled(
     query_GD [G, D] is the same on every shard; label_SD [S, D] and `positives` are this shard's (S may be 0, and labels
     may be stored in bfloat16 beside wider queries). `total` is already summed over shards; grad_query [G, D] is this
     shard's part of a sum, grad_label [S, D] is complete. The peak holds inputs, gradients and two tiles of
-    tile_rows x tile_cols scores (tile_rows 0: 4M cells a tile); the tile changes results by rounding only. log_weights
-    [S]: ln of the weight of a label as a negative (softmax and decoupled softmax), for a sample of labels that stands
-    for more. ValueError names the argument at fault.
+    tile_rows x tile_cols scores (tile_rows 0: 4M cells a tile), a few more where oneDNN multiplies; the tile changes
+    results by rounding only. log_weights [S]: ln of the weight of a label as a negative (softmax and decoupled
+    softmax), for a sample of labels that stands for more. ValueError names the argument at fault.
     """
     job = Job(
         query_GD.detach(), label_SD.detach(), positives, tau, tile_rows, tile_cols, comm, n_labels_total, weighted,
@@ -79,8 +79,8 @@ def _gradients(job: Job, fit: Fit) -> tuple[Tensor, Tensor]:
     scale = 1.0 / (job.tau * job.positives.n_rows)
     for tile in job.scan(fit.sharpness):
         fit.to_gradient_(tile)
-        accumulate_(grad_query[tile.rows], tile.scores, job.label[tile.cols].to(job.query.dtype), scale)
-        accumulate_(grad_label[tile.cols], tile.scores.T, job.query[tile.rows], scale)
+        accumulate_(grad_query[tile.rows], tile.scores, job.label[tile.cols].to(job.query.dtype), scale, tile.regular)
+        accumulate_(grad_label[tile.cols], tile.scores.T, job.query[tile.rows], scale, tile.regular)
     return grad_query, grad_label
 
 

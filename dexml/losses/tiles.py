@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dexml.losses.types import SINGLE, Comm, LossError, Positives, TopK
+from dexml.products import onednn, product
 
 AUTO_CELLS = 1 << 22
 """Cells of a tile when `tile_rows` is 0: 16 MB of float32, where matrix products run at full speed on two cores."""
@@ -34,6 +35,8 @@ class Tile:
     flat: Tensor
     log_weights: Tensor | None
     """[n] what the scores at the entries were raised by, as if they were negatives"""
+    regular: bool
+    """One of many of this width, for whose products a library may keep a kernel."""
 
     def entries(self) -> Tensor:
         """[n] scores at the entries, a copy."""
@@ -93,12 +96,14 @@ class Plan:
                 rows = slice(top, min(top + self.row_step, self.n_rows))
                 size = (rows.stop - top, cols.stop - left)
                 scores, scratch = buffers[:, : size[0] * size[1]].view(2, *size)
-                scores_into(scores, query[rows], label[cols].to(query.dtype), scale)
+                regular = size[1] == self.col_step < self.n_cols
+                scores_into(scores, query[rows], label[cols].to(query.dtype), scale, regular)
                 if log_weights is not None:
                     scores += log_weights.labels[cols]
                 first, last = next(cuts)
                 raised = None if log_weights is None else log_weights.entries
-                yield Tile(scores, scratch, rows, cols, self.order[first:last], self.flat[first:last], raised)
+                index, flat = self.order[first:last], self.flat[first:last]
+                yield Tile(scores, scratch, rows, cols, index, flat, raised, regular)
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
@@ -106,9 +111,11 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def scores_into(out: Tensor, query: Tensor, label: Tensor, scale: float) -> None:
+def scores_into(out: Tensor, query: Tensor, label: Tensor, scale: float, regular: bool) -> None:
     """out = scale * query @ label.T. In half precision the products accumulate in float32."""
-    if query.dtype == out.dtype:
+    if regular and onednn(query):
+        out.copy_(product(query * scale, label.T))
+    elif query.dtype == out.dtype:
         out.addmm_(query, label.T, beta=0, alpha=scale)
     elif query.is_cuda and MM_TO_FLOAT32:
         torch.mm(query, label.T, out_dtype=out.dtype, out=out)
@@ -117,9 +124,11 @@ def scores_into(out: Tensor, query: Tensor, label: Tensor, scale: float) -> None
         out.copy_(query @ label.T).mul_(scale)
 
 
-def accumulate_(acc: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+def accumulate_(acc: Tensor, left: Tensor, right: Tensor, scale: float, regular: bool) -> None:
     """acc += scale * left @ right, with `acc` and `left` in the accumulator type, `right` as the embeddings are."""
-    if right.dtype == acc.dtype:
+    if regular and onednn(right):
+        acc.add_(product(left, right), alpha=scale)
+    elif right.dtype == acc.dtype:
         acc.addmm_(left, right, alpha=scale)
     elif right.is_cuda and MM_TO_FLOAT32:
         acc.add_(torch.mm(left.to(right.dtype), right, out_dtype=acc.dtype), alpha=scale)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dexml import products
 from dexml.encoders import linear
 from dexml.encoders.chunkmode import ChunkMode
 from dexml.encoders.packing import Packing
@@ -43,7 +44,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
         return torch.float64, EXACT
     if request.param == "onednn" and not torch.backends.mkldnn.is_available():
         pytest.skip("this build of torch has no oneDNN")
-    monkeypatch.setattr(linear, "_onednn", lambda: request.param == "onednn")
+    monkeypatch.setattr(products, "_onednn_is_faster", lambda: request.param == "onednn")
     return torch.float32, SINGLE
 
 

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+from dexml import products
 from dexml.losses import KEPT, REMOVED, Positives, TopK, label_mass, tiled
 from tests.losses.memory import PeakMemory
 from tests.losses.naive import LOSSES, dense_loss, random_batch, random_positives
@@ -60,8 +61,12 @@ def test_tiled_equals_dense_at_any_tile_size(name, tile, weighted):
     assert_same(got, dense_twin(name, query, label, positives, 0.7, weighted))
 
 
+@pytest.mark.parametrize("library", ["mkl", "onednn"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_float32_is_summed_in_float32_and_agrees_with_float64(name):
+def test_float32_is_summed_in_float32_and_agrees_with_float64(name, library, monkeypatch):
+    if library == "onednn" and not torch.backends.mkldnn.is_available():
+        pytest.skip("this build of torch has no oneDNN")
+    monkeypatch.setattr(products, "_onednn_is_faster", lambda: library == "onednn")
     query, label = random_batch(40, 700, 16, 1)
     positives = random_positives(40, 700, 1, share=0.01)
     want = dense_twin(name, query, label, positives, 2.0)
