@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,15 @@ def test_a_budget_below_the_batch_s_own_labels_is_refused(root: Path) -> None:
     message = r"bank_budget 0.2 is 6 labels a step, but 32 points have about 2\d labels of their own: set it to 0.9"
     with pytest.raises(ConfigError, match=message):
         bank_head(root, bank_budget=0.2, bsz=32)
+
+
+@pytest.mark.parametrize(("bsz", "budget", "told"), [(32, 0.95, "1"), (32, 1, ""), (4, 0.5, "0.53"), (4, 0.53, "")])
+def test_a_budget_that_the_batch_s_own_labels_nearly_fill_is_told(
+    root: Path, caplog: pytest.LogCaptureFixture, bsz: int, budget: float, told: str
+) -> None:
+    bank_head(root, bank_budget=budget, bsz=bsz)
+    warning = rf"but {bsz} points .* of their own: too few are left .* set it to {told} or more, or lower bsz"
+    assert bool(re.search(warning, caplog.text)) is bool(told)
 
 
 def test_filling_makes_all_rows_young(root: Path) -> None:
