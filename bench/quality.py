@@ -4,6 +4,7 @@
     python bench/quality.py configs/Iconclass/lightxml.yaml --name "LightXML, gate" --minutes 5 --lxml_se gate
     python bench/quality.py configs/Iconclass/lightxml.yaml --split val --lr 2e-4       # to choose settings
     python bench/quality.py configs/Iconclass/mhe-cascade.yaml --minutes 1 --frozen Results/vectors    # the head alone
+    python bench/quality.py configs/YSO-Finna-EN/bilstm.yaml --cut 60000 --split val        # of many points some
     python bench/quality.py --table docs/results-heads.json
 
 Any config is trained for `--minutes` of processor time, all threads added up, what comes before the first step included
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.bank import cut
 from bench.common import write_json
 from dexml.config import Config, load_config
 from dexml.machine import peak_mb
@@ -223,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("files", nargs="*", help="YAML files of the config; further words are --key value")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--split", default="tst", choices=["val", "tst"])
+    parser.add_argument("--cut", type=int, default=0, help="train on so many points of the data set, drawn once")
     parser.add_argument("--frozen", type=Path, metavar="FOLDER", help="of the encoder's vectors, which stay")
     parser.add_argument("--name", default="", help="of the row (default: expname)")
     parser.add_argument("--json", type=Path)
@@ -234,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.files:
         parser.error("name the YAML files of a config")
     cfg = load_config(args.files, [*words, *(f"--{key}={value}" for key, value in FORCED.items())])
+    if args.cut:
+        cfg = cfg.model_copy(update={"dataset": cut(cfg.data_dir, args.cut).name})
     if args.frozen:
         rows = [frozen(cfg, args.minutes, args.split, args.frozen, args.name)]
     else:
