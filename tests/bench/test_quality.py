@@ -52,3 +52,12 @@ def test_every_way_of_predicting_is_a_row(tmp_path: Path) -> None:
     config, out = write_config(tmp_path, predict_mode="mix", knn_k=5, knn_weight=0.5), tmp_path / "rows.json"
     main([str(config), "--minutes", "0.03", "--name", "short", "--json", str(out)])
     assert [row["name"] for row in json.loads(out.read_text())] == ["short", "short, knn", "short, mix"]
+
+
+def test_a_cut_trains_on_some_of_the_points(tmp_path: Path) -> None:
+    config, out = write_config(tmp_path, num_val_points=5), tmp_path / "rows.json"
+    main([str(config), "--minutes", "0.02", "--cut", "20", "--json", str(out)])
+    (row,) = json.loads(out.read_text())
+    assert row["data"].endswith("-20")
+    (texts,) = tmp_path.rglob(f"{row['data']}/raw/trn_X.txt")
+    assert len(texts.read_text().splitlines()) == 20
