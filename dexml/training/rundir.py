@@ -36,7 +36,10 @@ class RunFolder:
     # --- starting ---
 
     def check(self, bytes_needed: int) -> None:
-        """ConfigError if the folder is another run's, cannot be written or its disk is too full; changes nothing."""
+        """ConfigError if the folder is another run's or in use, cannot be written, or its disk is too full.
+
+        Nothing is changed; a folder that is there is claimed.
+        """
         held = 0
         if self.path.exists():
             self.claim()
