@@ -65,7 +65,8 @@ class Hub(ThreadingHTTPServer):
         self.cuts = 0
         """uploads of large files that will break off half-way"""
         self.allowed: int | None = None
-        """large files that may come in; all others break off"""
+        """large files that may still come in; all others break off"""
+        self.admission = threading.Lock()
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: Any) -> None:
@@ -125,9 +126,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         length = int(self.headers["Content-Length"])
-        full = self.server.allowed is not None and len(self.server.uploads) >= self.server.allowed
-        if self.server.cuts or full:
-            self.server.cuts -= not full
+        if not self._admitted():
             self.rfile.read(length // 2)
             self.close_connection = True
             self.connection.close()
@@ -138,6 +137,18 @@ class Handler(BaseHTTPRequestHandler):
         self.server.blobs[digest] = content
         self.server.uploads.append(digest)
         return self._answer(200, {})
+
+    def _admitted(self) -> bool:
+        """Decided for one upload at a time: a client sends several at once."""
+        with self.server.admission:
+            if self.server.allowed == 0:
+                return False
+            if self.server.cuts:
+                self.server.cuts -= 1
+                return False
+            if self.server.allowed is not None:
+                self.server.allowed -= 1
+            return True
 
     # ---- who asks ----
 
