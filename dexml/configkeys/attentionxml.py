@@ -15,6 +15,8 @@ class AttentionXMLKeys(KeyGroup):
     """What turns the mean that a label sees into its score: an MLP that labels share, or weights of its own (lwan)."""
     linear_size: Annotated[str, Field(pattern=SIZES)] = "256"
     """Widths of the layers of the shared MLP, comma separated."""
+    query_init: Literal["random", "texts"] = "random"
+    """Where label queries start: at random as published, or at the mean states of their texts, which learns sooner."""
     cluster_size: Count = 8
     """Most labels of a cluster in the two-level tree of attentionxml."""
     tree_levels: Annotated[str, Field(pattern=SIZES)] = ""

@@ -17,6 +17,8 @@ from dexml.data.tokenizer import RowTokenizer, load_tokenizer
 from dexml.distributed import RowTable
 from dexml.encoders.bilstm import BiLSTM, BiLSTMConfig
 
+SPREAD = 3**-0.5  # of a number uniform in (-1, 1)
+
 
 def make_bilstm(cfg: Config, transformer_words: Tensor | None) -> BiLSTM:
     """A new BiLSTM with weights drawn from `seed`.
@@ -28,7 +30,7 @@ def make_bilstm(cfg: Config, transformer_words: Tensor | None) -> BiLSTM:
     """
     tokenizer = RowTokenizer(load_tokenizer(cfg.tokenizer_name), cfg.tf_max_len)
     torch.manual_seed(cfg.seed)
-    table_VE = _table(cfg, tokenizer.vocab_size) if transformer_words is None else transformer_words
+    table_VE = _table(cfg, tokenizer.vocab_size) if transformer_words is None else _widened(transformer_words)
     n_words, width = table_VE.shape
     shape = BiLSTMConfig(
         n_words, width, cfg.lstm_width, tokenizer.pad_id, cfg.lstm_start, cfg.word_dropout, cfg.lstm_dropout
@@ -41,6 +43,11 @@ def make_bilstm(cfg: Config, transformer_words: Tensor | None) -> BiLSTM:
 def sparse_words(model: BiLSTM) -> None:
     """The gradient of the word embeddings is to name the rows it touches."""
     model.words.weight, model.words.sparse = RowTable(model.words.weight.data), True
+
+
+def _widened(table_VE: Tensor) -> Tensor:
+    """A transformer's words spread as the others: it normalises them itself, an LSTM would see next to nothing."""
+    return table_VE * (SPREAD / table_VE.std())
 
 
 def _table(cfg: Config, n_words: int) -> Tensor:

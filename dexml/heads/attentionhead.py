@@ -24,6 +24,7 @@ from dexml.evaluation.retrieval import BLOCK, Embedder, Embeddings, Finder, List
 from dexml.heads.attention import groups
 from dexml.heads.attentionloss import full_bce, tiles
 from dexml.heads.attentionnet import AttentionNet, LabelwiseNet, SharedNet
+from dexml.heads.attentionstart import TextStart, prior
 from dexml.heads.features import FeatureHead, PreparedFeatures
 from dexml.heads.group_search import best_of
 
@@ -35,6 +36,18 @@ class AttentionHead(FeatureHead):
     """On the states of an encoder that gives one a token (`StateEncoder`)."""
 
     net: AttentionNet
+
+    @torch.no_grad()
+    def fit_structure(self, embedder: Embedder) -> None:
+        """With `query_init: texts`, queries start at the states of the training texts."""
+        if self.cfg.query_init == "texts":
+            start = TextStart(embedder, len(self.net.query))
+            start.read(self.query_tokens, self.outputs())
+            self.net.query.copy_(start.queries(self.net.query))
+
+    def outputs(self) -> csr_matrix:
+        """The outputs of the training points [points, L], as the network numbers them."""
+        return self.split.relevance
 
     @abstractmethod
     def best(self, z_ND: Tensor, k: int, lengths: Ints | None = None) -> tuple[Tensor, Tensor]:
@@ -49,6 +62,7 @@ class FlatAttention(AttentionHead):
 
     def fit(self, split: Split) -> None:
         self.net = make_net(self.cfg, self.encoder.width, self.n_labels)
+        self.net.start_rare(prior(split.relevance))
 
     def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
         total = full_bce(self.net, z_BD, ready.queries.chunks.sizes, ready.positives, self.cfg.tile_cols)

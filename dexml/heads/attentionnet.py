@@ -28,8 +28,13 @@ def output_table(n_outputs: int, width: int, sparse: bool = False) -> Parameter:
 class AttentionNet(nn.Module):
     """Logits of outputs that look at all tokens. `values` of the tokens are made once, for any number of outputs."""
 
+    query: Parameter
     tables: list[Parameter]
     """of which an output has a row each, that of the queries first"""
+
+    def start_rare(self, log_odds: float) -> None:
+        """Sets what all logits start at."""
+        raise NotImplementedError
 
     def values(self, states_BTD: Tensor) -> Tensor:
         """[B, T, F] what outputs take the mean of."""
@@ -59,6 +64,9 @@ class SharedNet(AttentionNet):
             nn.init.xavier_uniform_(layer.weight)
         self.first, self.mlp = layers[0], nn.ModuleList(layers[1:])
 
+    def start_rare(self, log_odds: float) -> None:
+        nn.init.constant_([self.first, *self.mlp][-1].bias, log_odds)
+
     def values(self, states_BTD: Tensor) -> Tensor:
         return states_BTD @ self.first.weight.t()
 
@@ -82,6 +90,9 @@ class LabelwiseNet(AttentionNet):
         self.query, self.weight = output_table(n_outputs, width), output_table(n_outputs, width)
         self.bias = Parameter(torch.zeros(n_outputs))
         self.tables = [self.query, self.weight, self.bias]
+
+    def start_rare(self, log_odds: float) -> None:
+        nn.init.constant_(self.bias, log_odds)
 
     def values(self, states_BTD: Tensor) -> Tensor:
         return states_BTD

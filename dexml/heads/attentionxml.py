@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from dexml.config import Config, ConfigError
@@ -26,6 +27,7 @@ from dexml.evaluation.retrieval import Embedder, Finder, Lists
 from dexml.heads.attention import groups
 from dexml.heads.attentionhead import AttentionHead, FlatAttention, StateFinder, full_best, layer_sizes
 from dexml.heads.attentionnet import SharedNet
+from dexml.heads.attentionstart import prior
 from dexml.heads.attentionxmltree import LevelSplit, level_of, n_levels, nodes_of, parents_at, run_of_level, tree_of
 from dexml.heads.candidates import bce_sum
 from dexml.heads.features import PreparedFeatures
@@ -61,6 +63,7 @@ class FirstLevel(FlatAttention):
     def fit(self, split: Split) -> None:
         assert isinstance(split, LevelSplit)
         self.net = LevelNet(self.cfg, split.tree, self.encoder.width)
+        self.net.start_rare(prior(split.relevance))
 
     def write_structure(self, folder: Path) -> None:
         assert isinstance(self.net, LevelNet)
@@ -105,6 +108,10 @@ class NextLevel(AttentionHead):
         self.encoder.load_state_dict(above.encoder.state_dict())
         kept = {name: value for name, value in above.net.state_dict().items() if name.startswith(("first.", "mlp."))}
         self.net.load_state_dict(kept, strict=False)
+        super().fit_structure(embedder)
+
+    def outputs(self) -> csr_matrix:
+        return self.split.relevance[:, np.argsort(self.number)]
 
     def _make(self, tree: LabelTree) -> None:
         level = level_of(self.cfg)

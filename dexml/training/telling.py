@@ -35,7 +35,7 @@ def describe(cfg: Config, session: Session, side: str, peaks: Sequence[float], p
     log.info("effective learning rate %g (lr %g, lr_scaling %s)", lr, cfg.lr, cfg.lr_scaling)
     if last != lr:
         log.info("effective learning rate of the label weights %g", last)
-    if lr > 1e-3:
+    if lr > 1e-3 and not cfg.has_bilstm:
         log.warning("a learning rate of %g is high for a transformer: is lr_scaling: none meant?", lr)
     if cfg.select_on_test:
         log.warning("select_on_test: the best model is chosen on the test set; its figures flatter it")

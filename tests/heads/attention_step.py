@@ -24,10 +24,12 @@ WORDS = {"word_vectors": "random", "word_dim": 8, "lstm_width": 8, "linear_size"
 TREE = {"net": "attentionxml", "cluster_size": 4, "beam_width": 3, "expname": "tree", **WORDS}
 CASES: dict[str, dict[str, Any]] = {
     "flat": {"net": "bilstm", **WORDS},
+    "flat-texts": {"net": "bilstm", "query_init": "texts", **WORDS},
     "flat-lwan": {"net": "bilstm", "attention_output": "lwan", **WORDS},
     "flat-transformer": {"net": "bilstm", "text_encoder": "transformer", "linear_size": "8"},
     "flat-lazy": {"net": "bilstm", "optim": "lazyadam", "clip": "adaptive", **WORDS},
     "tree": TREE,
+    "tree-texts": {**TREE, "query_init": "texts"},
     "tree-lazy": {**TREE, "optim": "lazyadam", "clip": "value"},
     "tree-random": {**TREE, "pad_candidates": "random"},
 }

@@ -12,30 +12,14 @@ from scipy import sparse
 
 from dexml.config import ConfigError
 from dexml.data.files import DataError
-from dexml.data.tokens import Ids, Tokens
 from dexml.heads import label_features
 from dexml.heads.clustering import bisect
 from dexml.heads.label_features import TfIdf, concat, cooccurrence, pifa, with_fallback
+from tests.helpers.tokens import ListTokens
 
 X = np.array([[1, 0, 0], [0.9, 0.1, 0], [0, 0, 1], [0, 0.1, 0.9]], np.float32)
 Y = sparse.csr_matrix([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 0]], dtype=np.float32)
 Z = [[0.998470, 0.055300, 0], [1, 0, 0], [0, 0.055300, 0.998470], [0, 0, 1]]
-
-
-class ListTokens(Tokens):
-    """Token ids of a few rows."""
-
-    pad_id, fingerprint, lengths = 0, "", None
-
-    def __init__(self, rows: list[list[int]]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def gather(self, rows: np.ndarray) -> tuple[Ids, Ids]:
-        own = [self._rows[i] for i in rows]
-        return np.array([i for row in own for i in row], np.int64), np.array([len(row) for row in own], np.int64)
 
 
 def naive_pifa(y: np.ndarray, x: np.ndarray) -> np.ndarray:
