@@ -91,6 +91,11 @@ class Config(Keys):
         return self.net in FAMILIES[AttentionXMLKeys]
 
     @property
+    def learns_from_none(self) -> bool:
+        """Whether a point without labels is trained on: it says of every label that it is false."""
+        return self.net == "plt" or self.reads_states
+
+    @property
     def has_bilstm(self) -> bool:
         """Whether a BiLSTM reads the words: `text_encoder` with auto worked out."""
         return self.text_encoder == "bilstm" or (self.text_encoder == "auto" and self.reads_states)

@@ -78,7 +78,7 @@ class Session:
             )
 
     def _split(self) -> tuple[Ints, Ints]:
-        """Rows to train on (those with labels, drawn anew for a bootstrap) and rows held out for model selection."""
+        """Rows to train on (drawn anew for a bootstrap) and rows held out for model selection."""
         if "trn" not in self.dataset.splits:
             return np.arange(0), np.arange(0)
         rows, held_out = np.arange(len(self.dataset.trn)), np.arange(0)
@@ -86,9 +86,11 @@ class Session:
             rows, held_out = self.world.on_main(
                 lambda: self.dataset.validation_rows(self.cfg.num_val_points, self.cfg.seed)
             )
-        rows = rows[np.diff(self.dataset.trn.relevance.indptr)[rows] > 0]
-        if not len(rows):
+        labelled = rows[np.diff(self.dataset.trn.relevance.indptr)[rows] > 0]
+        if not len(labelled):
             raise ConfigError(f"{self.dataset.path}: no training point with labels is left to train on")
+        if not self.cfg.learns_from_none:
+            rows = labelled
         if self.cfg.bootstrap_seed is not None:
             rows = np.sort(np.random.default_rng(self.cfg.bootstrap_seed).choice(rows, len(rows)))
         return rows, held_out

@@ -290,7 +290,7 @@ def test_points_without_labels_and_empty_texts_are_counted_and_trained_around(
     path = write(toy, tmp_path, data_root=str(tmp_path), num_epochs=1, num_val_points=0)
     assert main(["validate", str(data)]) == 0
     notices = capsys.readouterr().out
-    assert "1 training points have no label (skipped as training queries): trn_X.txt lines 5" in notices
+    assert "1 training points have no label (few nets learn from them): trn_X.txt lines 5" in notices
     assert "1 test points have an empty text: tst_X.txt lines 1" in notices
     assert main(["train", str(path)]) == 0
     log = (run_folder(path) / "log.txt").read_text()

@@ -38,7 +38,7 @@ class Split:
 class Dataset:
     """Points, label texts and relevance of a folder in the layout of Datasets/README.md.
 
-    Points without labels are kept: training skips them as queries, in evaluation they count as 0.
+    Points without labels are kept: few nets learn from them, in evaluation they count as 0.
     """
 
     path: Path

@@ -29,7 +29,7 @@ def notice(text: str, share: float) -> str:
 
 def point_notices(name: str, texts: Lines, relevance: sparse.csr_matrix) -> list[str]:
     bare, blank = np.flatnonzero(np.diff(relevance.indptr) == 0), texts.blank()
-    use = "skipped as training queries" if name == "trn" else "they count as 0 in every metric"
+    use = "few nets learn from them" if name == "trn" else "they count as 0 in every metric"
     notices = []
     if len(bare):
         told = f"{len(bare)} {NAMES[name]} points have no label ({use}): {texts.path.name} {row_lines(bare)}"

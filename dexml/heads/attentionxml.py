@@ -80,6 +80,10 @@ class PreparedCandidates(PreparedFeatures):
     target: NDArray[np.bool_]
     """[B, S]"""
 
+    @property
+    def terms(self) -> int:
+        return int(np.count_nonzero(self.cand >= 0))
+
 
 class NextLevel(AttentionHead):
     """Texts are compared with the children of nodes of the level above; the last level's nodes are the labels."""

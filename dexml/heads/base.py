@@ -40,6 +40,11 @@ class Prepared:
     batch: Batch
     queries: TextSide
 
+    @property
+    def terms(self) -> int:
+        """What the loss of the batch is a mean over, of this rank; only ratios between batches matter."""
+        return len(self.batch.points)
+
 
 @dataclass(frozen=True)
 class PreparedPool(Prepared):

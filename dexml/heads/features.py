@@ -8,6 +8,7 @@ G texts of the global batch, B of this rank, D width of the text vector, N texts
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from dexml.heads.rows import FASTER
 from dexml.labels.policy import make_label_side
 from dexml.stopwatch import Stopwatch
 
+log = logging.getLogger(__name__)
 SITE = 1 << 16  # dropouts of heads are counted from here, beyond those of any encoder
 SEARCHED = 512  # texts whose labels are searched at a time
 
@@ -120,6 +122,11 @@ class FeatureHead(ABC):
 
     def learn_from(self, split: Split) -> None:
         self.split, self.side = split, make_label_side(self.cfg, split, self.world)
+        if split.filters is not None and split.filters.nnz:
+            told = (
+                "filter_labels_train.txt: %s learns its %d pairs as false; dual encoders and classifiers leave them out"
+            )
+            log.warning(told, self.cfg.net, split.filters.nnz)
         self.query_tokens = self.tokens("trn")
         self.texts = Texts(self.cfg, self.encoder, self.world)
         self._seeded(lambda: self.fit(split))

@@ -44,6 +44,12 @@ class PreparedNodes(PreparedFeatures):
 
     known: tuple[Ints, Ints, NDArray[np.bool_]]
     """indptr [n + 1], nodes [P] and whether each is true [P]"""
+    per_term: bool
+    """whether the loss is a mean over nodes, not texts"""
+
+    @property
+    def terms(self) -> int:
+        return len(self.known[1]) if self.per_term else super().terms
 
 
 class PLT(FeatureHead):
@@ -85,7 +91,8 @@ class PLT(FeatureHead):
     def prepare(self, batch: Batch) -> PreparedNodes:
         ready = super().prepare(batch)
         labels = ready.positives if self.spread else Positives.of(self.split, batch.points)
-        return PreparedNodes(**vars(ready), known=training_nodes(self.tree, labels.indptr, labels.ids))
+        known = training_nodes(self.tree, labels.indptr, labels.ids)
+        return PreparedNodes(**vars(ready), known=known, per_term=self.cfg.plt_loss == "per_term")
 
     def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
         assert isinstance(ready, PreparedNodes)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from dexml.config import Config
 from dexml.distributed import GradientReduction, World
 from dexml.heads.base import Head, Prepared
@@ -77,10 +79,8 @@ class Stepper:
 
     def _accumulate(self, parts: list[Prepared]) -> tuple[float, dict[str, int], Mapping[str, float]]:
         """Adds this rank's gradient of the whole batch; its mean loss, what was encoded, and what the head tells."""
-        points = sum(len(part.batch.points) for part in parts)
         loss, encoded = 0.0, {"labels": 0, "tokens": 0}
-        for part in parts:
-            share = len(part.batch.points) / points
+        for part, share in zip(parts, self._shares(parts), strict=True):
             last = part is parts[-1] and self.world.size > 1
             reduction = self.reduction if last else None
             stats = self.head.accumulate(part, share * self.loss_scale.value, self.watch, reduction)
@@ -88,6 +88,14 @@ class Stepper:
             encoded["labels"] += stats.labels
             encoded["tokens"] += stats.tokens
         return loss, encoded, stats.facts
+
+    def _shares(self, parts: list[Prepared]) -> list[float]:
+        """Of each part in the mean over the whole batch, that of all ranks."""
+        if len(parts) == 1:
+            return [1.0]
+        terms = torch.tensor([part.terms for part in parts], dtype=torch.float64, device=self.world.device)
+        terms = self.world.sum_(terms)
+        return (terms / terms.sum()).tolist()
 
     def _update(self, state: TrainState) -> float:
         """Unscales, clips and applies the summed gradient; returns its length."""

@@ -185,7 +185,7 @@ def test_what_is_odd_but_usable_is_counted_in_notices(tmp_path):
     texts = ["a", "b", "", "d", "e", "f", " ", "h", "i"]
     data = Dataset.load(write_dataset(tmp_path / "Odd", (texts, trn_y), (["x", "y"], tst_y), ["one", "two", "one"]))
     assert data.notices[1:] == [
-        "7 training points have no label (skipped as training queries): trn_X.txt lines 2, 4, 5, 6, 7, ...",
+        "7 training points have no label (few nets learn from them): trn_X.txt lines 2, 4, 5, 6, 7, ...",
         "2 training points have an empty text: trn_X.txt lines 3, 7",
         "1 test points have no label (they count as 0 in every metric): tst_X.txt lines 2",
         "2 labels have no training point, only their text: Y.txt lines 2, 3",

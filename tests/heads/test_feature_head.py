@@ -1,0 +1,90 @@
+"""What heads on features share: parts of a batch, points without labels, pairs that are filtered out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from dexml.config import Config
+from dexml.data.batching import Batch
+from dexml.distributed import World
+from dexml.session import Session
+from dexml.training.checkpoint import TrainState
+from dexml.training.step import Stepper
+from tests.heads.attention_step import CASES as ATTENTION
+from tests.heads.attention_step import run_config
+from tests.heads.plt_step import NET as PLT
+from tests.helpers.datasets import make_toy, write_dataset, write_lines
+from tests.helpers.models import make_model, toy_config
+from tests.training.runs import train
+
+CASES: dict[str, dict[str, Any]] = {
+    "flat": ATTENTION["flat"],
+    "tree": ATTENTION["tree"],
+    "tree-random": ATTENTION["tree-random"],
+    "plt": {**PLT, "plt_loss": "per_doc"},
+    "plt-terms": {**PLT, "plt_loss": "per_term"},
+    "plt-terms-sharded": {**PLT, "plt_loss": "per_term", "plt_table": "sharded"},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("features")
+    make_toy(root / "Datasets" / "Toy", n_labels=29)
+    make_model(root / "model")
+    train(root, **run_config())
+    return root
+
+
+def stepped(root: Path, most: int, **keys: Any) -> tuple[float, float, dict[str, Tensor]]:
+    """Loss, length of the gradient and weights after a step from parts of `most` points, in float64."""
+    cfg = Config(**toy_config(root, **keys, optim="sgd", lr=0.5, max_grad_norm=1e9))
+    session = Session(cfg, World())
+    session.encoder.double().train()
+    session.head.learn_from(session.training_split)
+    session.head.fit_structure(session.embedder())
+    stepper = Stepper(cfg, session.head, World(), total=10)
+    batch = Batch(np.arange(14), epoch=1, step=0)
+    report = stepper.step([session.head.prepare(part) for part in batch.split(most)], TrainState())
+    tensors = {**dict(session.head.model.named_parameters()), **session.head.own}
+    return report.loss, report.norm, tensors
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_batch_in_uneven_parts_is_the_whole_batch(root: Path, case: str) -> None:
+    loss, norm, whole = stepped(root, 14, **CASES[case])
+    loss_of_parts, norm_of_parts, parts = stepped(root, 5, **CASES[case])
+    assert loss_of_parts == pytest.approx(loss, rel=1e-9)
+    assert norm_of_parts == pytest.approx(norm, rel=1e-9)
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name].detach(), value.detach(), rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize(("net", "learns"), [("bilstm", True), ("plt", True), ("lightxml", False), ("mhe", False)])
+def test_points_without_labels(tmp_path: Path, net: str, learns: bool) -> None:
+    make_model(tmp_path / "model")
+    texts, truth = ["a b", "c d", "e f", "g h"], np.zeros((4, 6))
+    truth[0, :3] = truth[2, 4] = 1
+    write_dataset(tmp_path / "Datasets" / "Toy", (texts, truth), (texts, truth), list("uvwxyz"))
+    session = Session(Config(**toy_config(tmp_path, net=net, num_val_points=0, eval_topk=6)), World())
+    assert session.train_rows.tolist() == ([0, 1, 2, 3] if learns else [0, 2])
+
+
+def test_filtered_pairs_that_count_as_false_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_model(tmp_path / "model")
+    data = make_toy(tmp_path / "Datasets" / "Toy", n_labels=5)
+    write_lines(data / "filter_labels_train.txt", ["0 1", "3 4"])
+    told: dict[str, int] = {}
+    for net in ("bilstm", "dist-de-all"):
+        session = Session(Config(**toy_config(tmp_path, net=net, num_val_points=0, eval_topk=5)), World())
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            session.head.learn_from(session.training_split)
+        told[net] = sum("filter_labels_train.txt" in record.message for record in caplog.records)
+    assert told == {"bilstm": 1, "dist-de-all": 0}
