@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,15 @@ def test_a_whole_run_over_both_levels(tmp_path: Path, n_points: int) -> None:
             one, two = (load_file(runs[n] / place / file) for n in (1, 2))
             for name, value in one.items():
                 np.testing.assert_allclose(two[name], value, atol=1e-6, err_msg=f"{place} {name}")
+    for place in ("level-0", "."):
+        one, two = (told(runs[n] / place) for n in (1, 2))
+        assert one == pytest.approx(two, abs=1e-4) and len(one) > 5
+
+
+def told(run: Path) -> dict[str, float]:
+    """The losses and metrics of a run."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    found = {f"loss {i}": json.loads(line)["loss"] for i, line in enumerate(lines)}
+    found |= {name: value for name, value in json.loads((run / "metrics.json").read_text()).items() if "@" in name}
+    assert lines
+    return found

@@ -13,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dexml.config import Config, ConfigError
+from dexml.data.batching import Batch
 from dexml.distributed import World
 from dexml.encoders.bilstm import BiLSTM, BiLSTMConfig
 from dexml.encoders.states import StateEncoder
@@ -24,6 +26,7 @@ from dexml.heads.shortlists import Shortlists
 from dexml.heads.tree import LabelTree, TreeError
 from dexml.heads.treebuild import from_levels
 from dexml.hub.bundle import Bundle
+from dexml.training.trainer import Trainer
 from tests.helpers.datasets import make_toy, write_dataset
 from tests.helpers.models import make_model
 from tests.training.runs import config, started, train
@@ -110,12 +113,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
     return root, cfg
 
 
+def begun(cfg: Config, **keys: Any) -> NextLevel:
+    """The last level as it begins with these keys, though the run is complete."""
+    trainer = Trainer(cfg)
+    trainer._build()
+    assert isinstance(trainer.head, NextLevel)
+    trainer.head.cfg = cfg.model_copy(update=keys)
+    trainer.head.fit_structure(trainer.session.embedder())
+    return trainer.head
+
+
 def test_the_next_level_begins_as_the_best_of_the_level_above(run: tuple[Path, Config]) -> None:
     root, _ = run
-    trainer = started(config(root, expname="two", **SMALL))
-    head = trainer.head
-    assert isinstance(head, NextLevel)
-    head.fit_structure(trainer.session.embedder())
+    head = begun(config(root, expname="two", **SMALL))
     best = root / "Results" / "DEXML" / "Toy" / "two" / "level-0" / "best"
     for name, value in load_file(best / "model.safetensors").items():
         assert torch.equal(head.encoder.tf.state_dict()[name], value)
@@ -123,7 +133,46 @@ def test_the_next_level_begins_as_the_best_of_the_level_above(run: tuple[Path, C
     for name, value in head.net.state_dict().items():
         if name.startswith(("first.", "mlp.")):
             assert torch.equal(value, kept[f"net.{name}"])
+    bound = math.sqrt(6 / sum(head.net.query.shape))
+    assert 0.8 * bound < float(head.net.query.detach().abs().max()) <= bound
     assert not any(p.grad is not None for p in head.net.parameters())
+
+
+def test_queries_of_the_next_level_may_start_at_their_texts(run: tuple[Path, Config]) -> None:
+    """Those of label l at the row of its node, from the encoder of the level above."""
+    root, _ = run
+    head = begun(config(root, expname="two", **SMALL), query_init="texts")
+    relevance, encoder = head.split.relevance, head.encoder.eval()
+    means = {i: encoder(*_padded(head, i)).mean(0) for i in np.flatnonzero(np.diff(relevance.indptr))}
+    of_all = torch.stack(list(means.values())).mean(0)
+    for label in (0, 11, 29):
+        own = torch.stack([mean - of_all for i, mean in means.items() if relevance[i, label]]).sum(0)
+        found = head.net.query[head.number[label]]
+        assert float(torch.cosine_similarity(found, own, dim=0)) == pytest.approx(1, abs=1e-5)
+
+
+def _padded(head: NextLevel, row: int) -> tuple[Tensor, Tensor]:
+    ids, lengths = head.query_tokens.gather(np.array([row]))
+    return torch.from_numpy(ids.astype(np.int64))[None], torch.from_numpy(lengths.astype(np.int64))
+
+
+def test_the_loss_is_the_mean_over_real_candidates(run: tuple[Path, Config]) -> None:
+    root, _ = run
+    trainer = started(config(root, expname="two", **SMALL))
+    head, net = trainer.head, trainer.head.net  # type: ignore[attr-defined]
+    assert isinstance(head, NextLevel)
+    trainer.session.encoder.eval()
+    ready = trainer._prepare(Batch(np.arange(7), epoch=1, step=0))[0]
+    assert (ready.cand < 0).any() and (ready.cand >= 0).any()  # type: ignore[attr-defined]
+    states, lengths = ready.queries.embed(), ready.queries.chunks.sizes  # type: ignore[attr-defined]
+    terms = []
+    for i, one in enumerate(states.split(lengths.tolist())):
+        for node, true in zip(ready.cand[i], ready.target[i], strict=True):  # type: ignore[attr-defined]
+            if node >= 0:
+                mean = (one @ net.query[node]).softmax(0) @ one
+                logit = net.mlp[0]((net.first.weight @ mean + net.first.bias).relu())
+                terms.append(binary_cross_entropy_with_logits(logit, torch.full_like(logit, float(true))))
+    assert float(head.loss(states, ready)) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-5)
 
 
 def test_a_full_beam_of_sure_parents_ranks_as_without_a_tree(run: tuple[Path, Config]) -> None:

@@ -149,15 +149,22 @@ def test_pick_one_label_would_not_be_consistent_but_the_tree_is() -> None:
     assert picked == pytest.approx([0.4, 0.25, 0.25])
     assert exact_marginals(tree, sets) == pytest.approx([0.4, 0.5, 0.5])
     assert exact_marginals(T, {(0,): 0.5, (0, 3): 0.2, (): 0.3}) == pytest.approx([0.7, 0, 0, 0.2])
+    true = conditionals(T, {(0,): 0.5, (0, 3): 0.2, (): 0.3})
+    assert true == pytest.approx([0.7, 1, 0.285714, 1, 0, 0, 1], abs=1e-6)
 
 
-def exact_marginals(tree: LabelTree, sets: dict[tuple[int, ...], float]) -> list[float]:
-    """Products of the true conditionals of a distribution over label sets."""
+def conditionals(tree: LabelTree, sets: dict[tuple[int, ...], float]) -> list[float]:
+    """Of every node given its parent, by a distribution over label sets."""
     true = [
         sum(p for own, p in sets.items() if any(v in naive_path(tree, label) for label in own))
         for v in range(tree.n_nodes)
     ]
-    eta = [true[0]] + [true[v] / true[tree.parent[v]] if true[tree.parent[v]] else 0.0 for v in range(1, len(true))]
+    return [true[0]] + [true[v] / true[tree.parent[v]] if true[tree.parent[v]] else 0.0 for v in range(1, len(true))]
+
+
+def exact_marginals(tree: LabelTree, sets: dict[tuple[int, ...], float]) -> list[float]:
+    """Products of the true conditionals of a distribution over label sets."""
+    eta = conditionals(tree, sets)
     return [float(np.prod([eta[v] for v in naive_path(tree, label)])) for label in range(tree.n_labels)]
 
 

@@ -73,6 +73,33 @@ def test_a_deep_tree_keeps_the_levels_asked_for() -> None:
     assert (tree.n_child[low:high] == 4).all()
 
 
+@pytest.mark.parametrize(
+    ("n_labels", "depths", "n_nodes", "sizes"),
+    [
+        (30_938, [12], 35_035, [{7, 8}]),
+        (670_091, [11, 14, 17], 819_596, [{327, 328}, {40, 41}, {5, 6}]),
+        (501_008, [13], 509_201, [{61, 62}]),
+        (2_812_281, [13, 16, 19], 3_410_298, [{343, 344}, {42, 43}, {5, 6}]),
+    ],
+)
+def test_sizes_of_the_published_trees(n_labels: int, depths: list[int], n_nodes: int, sizes: list[set[int]]) -> None:
+    """Halves of halves, as `staged_tree` splits, of labels in their order."""
+    nodes = [np.repeat(np.arange(2**depth), halves(n_labels, depth)) for depth in depths]
+    tree = from_levels(nodes)
+    assert tree.n_nodes == n_nodes
+    for level, expected in enumerate(sizes, 1):
+        low, high = tree.levels[level]
+        assert set((tree.leaf_hi - tree.leaf_lo)[low:high].tolist()) == expected
+
+
+def halves(n: int, depth: int) -> np.ndarray:
+    """Sizes after so many splits; the left half is the smaller."""
+    sizes = np.array([n])
+    for _ in range(depth):
+        sizes = np.stack([sizes // 2, sizes - sizes // 2], 1).ravel()
+    return sizes
+
+
 def test_levels_deeper_than_the_labels_allow_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"16 clusters but there are 15 labels: the deepest level can be 3"):
         staged_tree(features(15), [2, 4])

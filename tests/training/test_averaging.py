@@ -60,6 +60,18 @@ def test_the_worked_example() -> None:
     assert float(weight.detach()) == float(own.detach()) == 12
 
 
+def test_the_numbers_of_the_published_average() -> None:
+    """Weights 1 as the epoch begins, 3 and 5 at the next marks: 2, then 3."""
+    average, weight, _ = scalar(start=0, every=2)
+    weight.data.fill_(1)
+    average.before(0)
+    for step, reached, expected in ((2, 3, 2.0), (PER_EPOCH, 5, 3.0)):
+        weight.data.fill_(reached)
+        average.after(step)
+        assert value(average, weight) == pytest.approx(expected)
+        assert float(weight.detach()) == reached
+
+
 def test_the_weights_come_back_bit_for_bit_also_after_an_error() -> None:
     average, weight, _ = scalar(start=0)
     take(average, (weight,), range(3))
