@@ -21,6 +21,8 @@ from dexml.encoders.chunks import Chunks
 from dexml.encoders.encode import evaluating
 from dexml.evaluation.retrieval import Embedder
 
+SPREAD = 0.5  # of scores at the start; with 1 attention is soon too sure to learn on, with less it begins later
+
 
 def prior(relevance: csr_matrix) -> float:
     """The log odds of a true cell, among the points that have one."""
@@ -32,7 +34,7 @@ def prior(relevance: csr_matrix) -> float:
 class TextStart:
     """Queries of `n` outputs from the mean states of their texts, without the mean of all texts.
 
-    All have one length: the scores of the tokens of a text spread by 1 then, over all outputs and texts.
+    All have one length: the scores of the tokens of a text have this spread then, over all outputs and texts.
     """
 
     def __init__(self, embedder: Embedder, n: int) -> None:
@@ -81,4 +83,4 @@ class TextStart:
         known = length_L > 1e-6 * length_L.max()
         unit_LD = apart_LD / length_L.where(known, 1)
         variance = (self.spread_DD * (unit_LD[known[:, 0]].T @ unit_LD[known[:, 0]])).sum() / (tokens * known.sum())
-        return (unit_LD / variance.sqrt()).where(known & (variance > 0), like_LD.to(unit_LD))
+        return (unit_LD * (SPREAD / variance.sqrt())).where(known & (variance > 0), like_LD.to(unit_LD))

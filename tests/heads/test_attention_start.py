@@ -45,7 +45,7 @@ def naive(encoder: StateEncoder) -> dict[int, Tensor]:
         units[output] = mean / mean.norm()
     scores = [(state - state.mean(0)) @ unit for state in states.values() for unit in units.values()]
     spread = torch.cat(scores).square().mean().sqrt()
-    return {output: unit / spread for output, unit in units.items()}
+    return {output: unit / (2 * spread) for output, unit in units.items()}
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 100])
