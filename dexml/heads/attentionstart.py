@@ -20,6 +20,7 @@ from dexml.data.tokens import Tokens
 from dexml.encoders.chunks import Chunks
 from dexml.encoders.encode import evaluating
 from dexml.evaluation.retrieval import Embedder
+from dexml.training.progress import bar
 
 SPREAD = 0.5  # of scores at the start; with 1 attention is soon too sure to learn on, with less it begins later
 
@@ -55,10 +56,10 @@ class TextStart:
         rows = np.flatnonzero(np.diff(relevance.indptr))
         mine = rows[world.span(len(rows))]
         chunks = Chunks(embedder.encoder, *tokens.gather(mine), tokens.pad_id, *embedder.limits)
-        with evaluating(embedder.encoder):
+        with evaluating(embedder.encoder), bar("label queries", len(mine), world.is_main) as advance:
             for part in chunks.parts:
                 self._add(chunks.encode(part), chunks.sizes[part], relevance[mine[part]])
-                embedder.advance(len(part))
+                advance(len(part))
         for x in (self.sum_LD, self.count_L, self.spread_DD, self.total_D, self.size):
             world.sum_(x)
 

@@ -20,6 +20,7 @@ from dexml.distributed import World
 from dexml.evaluation.retrieval import BLOCK, Lists
 from dexml.heads.features import Positives
 from dexml.heads.tree import LabelTree
+from dexml.training.progress import bar
 
 IDS, SCORES, FACTS = "shortlist-ids.npy", "shortlist-scores.npy", "shortlist.json"
 
@@ -187,12 +188,14 @@ def _write(world: World, folder: Path, shape: tuple[int, int], find: Callable[[I
             files.append(np.lib.format.open_memmap(folder / name, "w+", kind, shape))
 
     world.on_main(begin)
-    for first in range(0, shape[0], BLOCK):
-        rows = np.arange(first, min(first + BLOCK, shape[0]))
-        found = find(rows)
-        if (found[0][:, 0] < 0).any():
-            raise DataError(f"{folder}: point {rows[(found[0][:, 0] < 0).argmax()]} goes on with no node")
-        for file, part in zip(files, found, strict=False):
-            file[rows] = part
+    with bar("shortlists", shape[0], world.is_main) as advance:
+        for first in range(0, shape[0], BLOCK):
+            rows = np.arange(first, min(first + BLOCK, shape[0]))
+            found = find(rows)
+            if (found[0][:, 0] < 0).any():
+                raise DataError(f"{folder}: point {rows[(found[0][:, 0] < 0).argmax()]} goes on with no node")
+            for file, part in zip(files, found, strict=False):
+                file[rows] = part
+            advance(len(rows))
     for file in files:
         file.flush()
