@@ -32,15 +32,25 @@ class StateMember:
         return TextTokens(texts, self.encoder.tokenizer, self.encoder.max_len)
 
     def find(self, encoded: TextTokens, k: int) -> Listed:
-        """Without a tree the last of a list bounds the rest; with one nothing is known of them."""
+        """The last of a list bounds the rest, but for labels under clusters that a text did not go on with."""
         found = self.finder.search(encoded, np.arange(len(encoded)), k)
         p = np.where(found.ids >= 0, found.scores, 0.0).astype(np.float64)
         left = self.finder.n_items - (found.ids >= 0).sum(axis=1)
-        largest = np.ones(len(p)) if isinstance(self.finder.head, NextLevel) else p[:, -1]
+        largest = np.maximum(p[:, -1], dropped(self.finder, encoded))
         return Listed(found.ids, p, largest * (left > 0), largest * left)
 
     def score(self, encoded: TextTokens, ids: Ids) -> Floats:
         return np.where(ids >= 0, probabilities(self.finder, encoded, ids.clip(0)), 0.0)
+
+
+def dropped(finder: StateFinder, tokens: Tokens) -> Floats:
+    """[n] no label under a cluster that was left out, on any level, has a higher probability."""
+    head = finder.head
+    if not isinstance(head, NextLevel):
+        return np.zeros(len(tokens))
+    _, kept = head.above.mine(tokens, np.arange(len(tokens)), head.beam)
+    last = kept[:, -1].clamp(min=0).double().cpu().numpy() * (head.beam < len(head.below.first))
+    return np.maximum(last, dropped(head.above, tokens))
 
 
 @torch.no_grad()

@@ -22,6 +22,9 @@ def lists(*rows: dict[int, float], n_labels: int = 9) -> csr_matrix:
 
 
 def test_a_label_that_is_in_one_list_only() -> None:
+    found = sum_scores([lists({1: 0.9, 2: 0.5}), lists({2: 0.6, 3: 0.2})], 3)
+    assert found.ids[0].tolist() == [2, 1, 3]
+    assert found.scores[0].tolist() == pytest.approx([1.1, 0.9, 0.2])
     found = sum_scores([lists({5: 0.9, 3: 0.4}), lists({3: 0.6, 7: 0.55})], 4)
     assert found.ids.tolist() == [[3, 5, 7, -1]]
     assert found.scores[0, :3].tolist() == pytest.approx([1.0, 0.9, 0.55])

@@ -37,7 +37,10 @@ NETS: dict[str, dict[str, Any]] = {
     "bilstm": {**SHORT, **WORDS, "net": "bilstm"},
     "bilstm, lwan": {**SHORT, **WORDS, "net": "bilstm", "attention_output": "lwan"},
     "attentionxml": {**SHORT, **WORDS, "net": "attentionxml", "cluster_size": 4, "beam_width": 3},
+    "attentionxml, deep": {**SHORT, **WORDS, "net": "attentionxml", "tree_levels": "2,3", "beam_width": 2},
+    "attentionxml, all": {**SHORT, **WORDS, "net": "attentionxml", "cluster_size": 4, "beam_width": 99},
 }
+LIGHT = ("plt", "classifier", "attentionxml, deep")  # the others are heavy
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +65,7 @@ def truth_of(root: Path) -> tuple[list[str], Csr]:
     return list(test.texts), test.relevance
 
 
-@pytest.mark.parametrize(
-    "net", [pytest.param(n, marks=() if n in ("plt", "classifier") else pytest.mark.heavy) for n in NETS]
-)
+@pytest.mark.parametrize("net", [pytest.param(n, marks=() if n in LIGHT else pytest.mark.heavy) for n in NETS])
 def test_the_probability_of_a_label_is_the_score_it_was_found_with(root: Path, net: str) -> None:
     cfg, _ = train(root, **NETS[net], expname=f"net {net}")
     member, texts = of(cfg.out_dir), truth_of(root)[0]
@@ -79,6 +80,10 @@ def test_the_probability_of_a_label_is_the_score_it_was_found_with(root: Path, n
     np.put_along_axis(left, found.ids.clip(0), np.where(real, 0, np.take_along_axis(left, found.ids.clip(0), 1)), 1)
     assert (left.max(axis=1) <= found.omitted_max + 1e-6).all()
     assert (left.sum(axis=1) <= found.omitted_mass + 1e-5).all()
+    if net.startswith("attentionxml"):
+        assert (found.omitted_max < 1).all()
+    if net == "attentionxml, all":
+        assert np.array_equal(found.omitted_max, found.p[:, -1])
 
 
 @pytest.mark.parametrize("table", ["replicated", "sharded"])
