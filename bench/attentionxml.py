@@ -53,6 +53,7 @@ def synthetic(n_labels: int, n_cand: int) -> dict[str, Step]:
     lengths = np.full(TEXTS, TOKENS)
     labels = np.sort(rng.integers(0, n_labels, (TEXTS, POSITIVES)), 1)
     positives = Positives(np.arange(TEXTS + 1) * POSITIVES, labels.ravel())
+    nothing = Positives(np.zeros(TEXTS + 1, np.int64), np.zeros(0, np.int64))
     cand = torch.from_numpy(np.stack([rng.choice(n_labels, n_cand, replace=False) for _ in range(TEXTS)]))
     target = torch.zeros(cand.shape)
 
@@ -71,7 +72,7 @@ def synthetic(n_labels: int, n_cand: int) -> dict[str, Step]:
         return step
 
     def flat(net: SharedNet, states: torch.Tensor) -> torch.Tensor:
-        return full_bce(net, states, lengths, positives, n_labels) / (TEXTS * n_labels)
+        return full_bce(net, states, lengths, positives, nothing, n_labels) / (TEXTS * n_labels)
 
     def tree(net: SharedNet, states: torch.Tensor) -> torch.Tensor:
         total = states.new_zeros(())

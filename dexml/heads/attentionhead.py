@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from dexml.config import Config
-from dexml.data.batching import Ints
+from dexml.data.batching import Batch, Ints
 from dexml.data.dataset import Split
 from dexml.data.tokens import Tokens
 from dexml.encoders.chunks import Chunks
@@ -25,17 +26,28 @@ from dexml.heads.attention import groups
 from dexml.heads.attentionloss import full_bce, tiles
 from dexml.heads.attentionnet import AttentionNet, LabelwiseNet, SharedNet
 from dexml.heads.attentionstart import TextStart, prior
-from dexml.heads.features import FeatureHead, PreparedFeatures
+from dexml.heads.features import FeatureHead, Positives, PreparedFeatures
 from dexml.heads.group_search import best_of
 
 Look = Callable[[Tensor, Ints, Ints], tuple[Tensor, Tensor]]
 """Of the states of some texts, their numbers and the tokens of each: the ids and scores of what they show."""
 
 
+@dataclass(frozen=True)
+class PreparedOutputs(PreparedFeatures):
+    count: int
+    """of pairs of a text and an output that is true or false, in the global batch"""
+
+    @property
+    def terms(self) -> int:
+        return self.count
+
+
 class AttentionHead(FeatureHead):
     """On the states of an encoder that gives one a token (`StateEncoder`)."""
 
     net: AttentionNet
+    leaves_out_filtered = True
 
     @torch.no_grad()
     def fit_structure(self, embedder: Embedder) -> None:
@@ -64,9 +76,15 @@ class FlatAttention(AttentionHead):
         self.net = make_net(self.cfg, self.encoder.width, self.n_labels)
         self.net.start_rare(prior(split.relevance))
 
+    def prepare(self, batch: Batch) -> PreparedOutputs:
+        unknown = 0 if self.split.filters is None else self.split.filters[batch.points].nnz
+        return PreparedOutputs(**vars(super().prepare(batch)), count=len(batch.points) * self.n_labels - unknown)
+
     def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
-        total = full_bce(self.net, z_BD, ready.queries.chunks.sizes, ready.positives, self.cfg.tile_cols)
-        return total / (len(ready.batch.points) * self.n_labels)
+        assert isinstance(ready, PreparedOutputs)
+        cells = ready.positives, Positives.unknown(self.split, ready.points)
+        total = full_bce(self.net, z_BD, ready.queries.chunks.sizes, *cells, self.cfg.tile_cols)
+        return total / max(1, ready.count)
 
     def best(self, z_ND: Tensor, k: int, lengths: Ints | None = None) -> tuple[Tensor, Tensor]:
         return full_best(self.net, z_ND, np.ones(len(z_ND), np.int64) if lengths is None else lengths, k)

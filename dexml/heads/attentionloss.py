@@ -32,11 +32,14 @@ def tiles(n_outputs: int, layout: Layout, most: int) -> Iterator[slice]:
         yield slice(first, min(first + size, n_outputs))
 
 
-def full_bce(net: AttentionNet, states_ND: Tensor, lengths: Ints, positives: Positives, most: int) -> Tensor:
-    """Summed over all texts and outputs; `positives` are columns of outputs."""
+def full_bce(
+    net: AttentionNet, states_ND: Tensor, lengths: Ints, positives: Positives, unknown: Positives, most: int
+) -> Tensor:
+    """Summed over all texts and outputs, those `unknown` left out; both are columns of outputs."""
     sums = Sums(net, states_ND)
     for texts, layout in groups(lengths):
-        _group(net, sums, layout, Marks(positives, texts, states_ND.device), most)
+        true, unseen = (Marks(cells, texts, states_ND.device) for cells in (positives, unknown))
+        _group(net, sums, layout, true, unseen, most)
     return _Known.apply(sums.loss, len(sums.inputs), *sums.inputs, *sums.grads)
 
 
@@ -60,25 +63,25 @@ class Sums:
 
 
 class Marks:
-    """The positive cells of a group of texts, by output."""
+    """Some cells of a group of texts, by output."""
 
-    def __init__(self, positives: Positives, texts: Ints, device: torch.device) -> None:
-        counts = np.diff(positives.indptr)[texts]
+    def __init__(self, cells: Positives, texts: Ints, device: torch.device) -> None:
+        counts = np.diff(cells.indptr)[texts]
         first = np.cumsum(counts) - counts
-        place = np.arange(counts.sum()) + np.repeat(positives.indptr[texts] - first, counts)
-        row, column = np.repeat(np.arange(len(texts)), counts), positives.ids[place]
+        place = np.arange(counts.sum()) + np.repeat(cells.indptr[texts] - first, counts)
+        row, column = np.repeat(np.arange(len(texts)), counts), cells.ids[place]
         order = np.argsort(column, kind="stable")
         self.column = column[order]
         self.cells = torch.from_numpy(np.stack([row, column])[:, order]).to(device)
 
     def logits(self, logit_BS: Tensor, outputs: slice) -> Tensor:
-        """Those of the positives among these outputs."""
+        """Those of the cells among these outputs."""
         a, b = np.searchsorted(self.column, [outputs.start, outputs.stop])
         row, column = self.cells[:, a:b]
         return logit_BS[row, column - outputs.start]
 
 
-def _group(net: AttentionNet, sums: Sums, layout: Layout, marks: Marks, most: int) -> None:
+def _group(net: AttentionNet, sums: Sums, layout: Layout, true: Marks, unknown: Marks, most: int) -> None:
     mask_BT = layout.mask.to(sums.states.device)
     states_BTD = layout.take(sums.states).requires_grad_()
     with torch.enable_grad():
@@ -89,7 +92,8 @@ def _group(net: AttentionNet, sums: Sums, layout: Layout, marks: Marks, most: in
         rows = [table[outputs].detach().requires_grad_() for table in net.tables]
         with torch.enable_grad():
             logit_BS = net.logits(states_BTD, seen_BTF, mask_BT, *rows)
-            loss = F.softplus(logit_BS).sum() - marks.logits(logit_BS, outputs).sum()
+            loss = F.softplus(logit_BS).sum() - true.logits(logit_BS, outputs).sum()
+            loss = loss - F.softplus(unknown.logits(logit_BS, outputs)).sum()
         found = torch.autograd.grad(loss, [states_BTD, seen_BTF, *rows, *sums.layers], allow_unused=True)
         sums.loss += loss.detach()
         grad_states += found[0]

@@ -30,7 +30,7 @@ from dexml.heads.attentionnet import SharedNet
 from dexml.heads.attentionstart import prior
 from dexml.heads.attentionxmltree import LevelSplit, level_of, n_levels, nodes_of, parents_at, run_of_level, tree_of
 from dexml.heads.candidates import bce_sum
-from dexml.heads.features import PreparedFeatures
+from dexml.heads.features import Positives, PreparedFeatures
 from dexml.heads.group_search import best_of
 from dexml.heads.shortlists import Below, Shortlists, kept_nodes, marks, parents_of, random_fill, renumbered
 from dexml.heads.tree import LabelTree, TreeError
@@ -76,7 +76,7 @@ class FirstLevel(FlatAttention):
 @dataclass(frozen=True)
 class PreparedCandidates(PreparedFeatures):
     cand: Ints
-    """[B, S] nodes that the texts of this rank are compared with, -1 for none"""
+    """[B, S] nodes that the texts of this rank are compared with, -1 for none and for those that a filter names"""
     target: NDArray[np.bool_]
     """[B, S]"""
 
@@ -161,6 +161,8 @@ class NextLevel(AttentionHead):
         cand = self.below.candidates(kept)
         if self.cfg.pad_candidates == "random":
             cand = random_fill(cand, len(self.parent), self.cfg.seed, batch.epoch, ready.points)
+        unknown = renumbered(self.number, Positives.unknown(self.split, ready.points))
+        cand = np.where(marks(cand, unknown), -1, cand)
         return PreparedCandidates(**vars(ready), cand=cand, target=marks(cand, true))
 
     def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
@@ -172,7 +174,7 @@ class NextLevel(AttentionHead):
             real = cand[at] >= 0
             logit = self.net.candidates(layout.take(z_BD), layout.mask.to(z_BD.device), cand[at].clamp(min=0))
             total = total + bce_sum(logit[real], target[at][real])
-        return total / self.world.sum_((cand >= 0).sum())
+        return total / self.world.sum_((cand >= 0).sum()).clamp(min=1)
 
     # --- prediction ---
 

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from dexml.config import Config
 from dexml.data.batching import Ints
 from dexml.data.dataset import Dataset, Split
+from dexml.data.relevance import remove_cells
 from dexml.distributed import World
 from dexml.heads.base import OpenTokens
 from dexml.heads.structure import cached, facts_of, label_features
@@ -83,7 +84,10 @@ class LevelSplit(Split):
 
 
 def level_dataset(dataset: Dataset, tree: LabelTree, level: int) -> Dataset:
-    """The same points with the nodes of a level above the labels in the place of labels."""
+    """The same points with the nodes of a level above the labels in the place of labels.
+
+    A node is true if a label under it is, and filtered if one is and none is true.
+    """
     low, high = tree.levels[level + 1]
     cells = np.ones(tree.n_labels, np.float32), (np.arange(tree.n_labels), nodes_of(tree, level))
     node_of = csr_matrix(cells, shape=(tree.n_labels, high - low))
@@ -91,7 +95,8 @@ def level_dataset(dataset: Dataset, tree: LabelTree, level: int) -> Dataset:
     def seen(split: Split) -> Split:
         relevance = csr_matrix(split.relevance.astype(bool).astype(np.float32) @ node_of)
         relevance.data[:] = 1
-        return LevelSplit(split.name, split.texts, relevance, None, tree)
+        filters = None if split.filters is None else remove_cells(csr_matrix(split.filters @ node_of), relevance)
+        return LevelSplit(split.name, split.texts, relevance, filters, tree)
 
     names = [f"cluster {i}" for i in range(high - low)]
     splits = {name: seen(split) for name, split in dataset.splits.items()}

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -48,7 +49,16 @@ class Positives:
 
     @classmethod
     def of(cls, split: Split, points: Ints) -> Positives:
-        cells = split.relevance[points]
+        return cls._cells(split.relevance[points])
+
+    @classmethod
+    def unknown(cls, split: Split, points: Ints) -> Positives:
+        """Not these but the labels that a filter names: they are neither true nor false."""
+        nothing = csr_matrix((len(points), split.relevance.shape[1]))
+        return cls._cells(nothing if split.filters is None else split.filters[points])
+
+    @classmethod
+    def _cells(cls, cells: csr_matrix) -> Positives:
         cells.sort_indices()
         return cls(cells.indptr.astype(np.int64), cells.indices.astype(np.int64))
 
@@ -74,6 +84,8 @@ class FeatureHead(ABC):
     n_texts = 0
     spread = True
     """`best` takes any part of the texts on any rank; else it is called with all of them on every rank at once."""
+    leaves_out_filtered = False
+    """whether pairs that a filter names take no part in training"""
 
     def __init__(self, cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenTokens, world: World) -> None:
         self.cfg, self.encoder, self.n_labels, self.tokens, self.world = cfg, encoder, n_labels, tokens, world
@@ -122,10 +134,8 @@ class FeatureHead(ABC):
 
     def learn_from(self, split: Split) -> None:
         self.split, self.side = split, make_label_side(self.cfg, split, self.world)
-        if split.filters is not None and split.filters.nnz:
-            told = (
-                "filter_labels_train.txt: %s learns its %d pairs as false; dual encoders and classifiers leave them out"
-            )
+        if split.filters is not None and split.filters.nnz and not self.leaves_out_filtered:
+            told = "filter_labels_train.txt: %s learns its %d pairs as false, other nets leave them out"
             log.warning(told, self.cfg.net, split.filters.nnz)
         self.query_tokens = self.tokens("trn")
         self.texts = Texts(self.cfg, self.encoder, self.world)

@@ -55,6 +55,8 @@ class PreparedNodes(PreparedFeatures):
 class PLT(FeatureHead):
     """Node-wise logistic losses; exact or beam search."""
 
+    leaves_out_filtered = True
+
     def fit(self, split: Split) -> None:
         self._make(tree_of(self.cfg, split, self.tokens, self.world))
         with torch.no_grad():
@@ -91,7 +93,8 @@ class PLT(FeatureHead):
     def prepare(self, batch: Batch) -> PreparedNodes:
         ready = super().prepare(batch)
         labels = ready.positives if self.spread else Positives.of(self.split, batch.points)
-        known = training_nodes(self.tree, labels.indptr, labels.ids)
+        unknown = Positives.unknown(self.split, ready.points if self.spread else batch.points)
+        known = training_nodes(self.tree, labels.indptr, labels.ids, (unknown.indptr, unknown.ids))
         return PreparedNodes(**vars(ready), known=known, per_term=self.cfg.plt_loss == "per_term")
 
     def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:

@@ -20,6 +20,8 @@ from dexml.heads.attentionnet import AttentionNet, LabelwiseNet, SharedNet
 from dexml.heads.features import Positives
 
 LENGTHS = np.array([3, 7, 1, 7, 2])
+NOTHING = Positives(np.zeros(6, np.int64), np.zeros(0, np.int64))
+SOME = Positives(np.array([0, 1, 3, 3, 4, 4]), np.array([1, 0, 12, 2]))
 POSITIVES = Positives(np.array([0, 2, 2, 3, 6, 7]), np.array([0, 12, 5, 1, 5, 12, 7]))
 
 
@@ -54,23 +56,29 @@ def naive_logits(one: AttentionNet, states_TD: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def naive_loss(one: AttentionNet, states_ND: Tensor) -> Tensor:
+def naive_loss(one: AttentionNet, states_ND: Tensor, unknown: Positives) -> Tensor:
     total = states_ND.new_zeros(())
     for i, part in enumerate(states_ND.split(LENGTHS.tolist())):
         target = torch.zeros(len(one.tables[0]), dtype=torch.float64)
         target[POSITIVES.ids[POSITIVES.indptr[i] : POSITIVES.indptr[i + 1]]] = 1
-        total = total + F.binary_cross_entropy_with_logits(naive_logits(one, part), target, reduction="sum")
+        known = torch.ones(len(target), dtype=torch.float64)
+        known[unknown.ids[unknown.indptr[i] : unknown.indptr[i + 1]]] = 0
+        terms = F.binary_cross_entropy_with_logits(naive_logits(one, part), target, reduction="none")
+        total = total + (known * terms).sum()
     return total
 
 
 @pytest.mark.parametrize("kind", ["shared", "lwan"])
 @pytest.mark.parametrize("tile", [1, 7, 99])
-def test_tiles_give_the_plain_loss_and_gradient(kind: str, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unknown", [NOTHING, SOME], ids=["all", "some left out"])
+def test_tiles_give_the_plain_loss_and_gradient(
+    kind: str, tile: int, unknown: Positives, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attentionloss, "CELLS", 10)
     one, plain, fast = net(kind), states(), states()
-    expected = naive_loss(one, plain)
+    expected = naive_loss(one, plain, unknown)
     wanted = torch.autograd.grad(expected, [plain, *one.parameters()])
-    found = full_bce(one, fast, LENGTHS, POSITIVES, tile)
+    found = full_bce(one, fast, LENGTHS, POSITIVES, unknown, tile)
     grads = torch.autograd.grad(2 * found, [fast, *one.parameters()])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     for a, b in zip(grads, wanted, strict=True):
@@ -144,7 +152,7 @@ def test_the_shared_mlp_by_hand() -> None:
     targets = torch.tensor([1.0, 0.0], dtype=torch.float64)
     each = F.binary_cross_entropy_with_logits(found, targets, reduction="none")
     torch.testing.assert_close(each, torch.tensor([0.201413, 0.974077]).double(), rtol=0, atol=1e-6)
-    mean = full_bce(one, x[0], np.array([2]), Positives(np.array([0, 1]), np.array([0])), 99) / 2
+    mean = full_bce(one, x[0], np.array([2]), Positives(np.array([0, 1]), np.array([0])), NOTHING, 99) / 2
     assert float(mean.detach()) == pytest.approx(0.587745, abs=1e-6)
 
 

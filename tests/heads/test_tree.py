@@ -132,6 +132,22 @@ def test_a_document_trains_its_paths_and_what_is_beside_them(
     assert indptr.tolist() == [0, len(on_path) + len(beside)]
 
 
+@pytest.mark.parametrize(
+    ("labels", "unknown", "left_out"),
+    [([0], [3], {2}), ([0], [1], {4}), ([0, 3], [1, 2], {4, 5}), ([], [0], {0}), ([0], [], set())],
+)
+def test_nodes_on_the_way_to_unknown_labels_alone_are_not_trained(
+    labels: list[int], unknown: list[int], left_out: set[int]
+) -> None:
+    own = np.array([0, len(labels), len(labels)]), np.array(labels, np.int64)
+    aside = np.array([0, len(unknown), len(unknown)]), np.array(unknown, np.int64)
+    ends, nodes, target = training_nodes(T, *own)
+    found_ends, found, found_target = training_nodes(T, *own, aside)
+    assert set(nodes[: ends[1]].tolist()) - set(found[: found_ends[1]].tolist()) == left_out
+    assert found[found_target].tolist() == nodes[target].tolist()
+    assert found[found_ends[1] :].tolist() == nodes[ends[1] :].tolist() == [0]
+
+
 @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 5))
 def test_the_cost_of_a_document_is_one_and_the_children_of_its_paths(seed: int, size: int, n_documents: int) -> None:
     rng = np.random.default_rng(seed)
