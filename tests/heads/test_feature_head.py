@@ -126,6 +126,6 @@ def test_nets_that_learn_filtered_pairs_as_false_say_so(filtered: Path, caplog: 
     for net in ("bilstm", "plt", "dist-de-all", "lightxml"):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            prepared(filtered, net=net, doc_layers=1)
+            prepared(filtered, net=net, **{"doc_layers": 1} if net in ("plt", "lightxml") else {})
         told[net] = sum("filter_labels_train.txt: lightxml" in record.message for record in caplog.records)
     assert told == {"bilstm": 0, "plt": 0, "dist-de-all": 0, "lightxml": 1}
