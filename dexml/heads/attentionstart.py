@@ -70,7 +70,7 @@ class TextStart:
         about_ND = state_ND - mean_BD[text_N]
         self.spread_DD += about_ND.T @ about_ND
         self.total_D += mean_BD.sum(0)
-        self.size += torch.tensor([len(lengths), len(text_N)])
+        self.size += torch.tensor([len(lengths), len(text_N)]).to(self.size)
         cells = relevance.tocoo()
         text, output = (torch.from_numpy(x.astype(np.int64)).to(state_ND.device) for x in (cells.row, cells.col))
         self.sum_LD.index_add_(0, output, mean_BD[text])
@@ -82,6 +82,6 @@ class TextStart:
         apart_LD = self.sum_LD - self.count_L[:, None] * (self.total_D / texts)
         length_L = apart_LD.norm(dim=1, keepdim=True)
         known = length_L > 1e-6 * length_L.max()
-        unit_LD = apart_LD / length_L.where(known, 1)
-        variance = (self.spread_DD * (unit_LD[known[:, 0]].T @ unit_LD[known[:, 0]])).sum() / (tokens * known.sum())
+        unit_LD = (apart_LD / length_L.where(known, 1)).where(known, 0)
+        variance = (self.spread_DD * (unit_LD.T @ unit_LD)).sum() / (tokens * known.sum())
         return (unit_LD * (SPREAD / variance.sqrt())).where(known & (variance > 0), like_LD.to(unit_LD))

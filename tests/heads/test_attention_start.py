@@ -59,6 +59,13 @@ def test_an_output_without_texts_starts_where_it_is(encoder: StateEncoder) -> No
     assert start(encoder, 10).queries(torch.full((4, 8), 0.25))[2].tolist() == [0.25] * 8
 
 
+def test_a_process_without_texts_adds_nothing(encoder: StateEncoder) -> None:
+    begun = TextStart(Embedder(encoder, World(), 10, 1 << 20), 4)
+    begun.read(ListTokens(TEXTS), csr_matrix((len(TEXTS), 4)))
+    assert begun.size.tolist() == [0, 0]
+    assert begun.queries(torch.full((4, 8), 0.5)).tolist() == [[0.5] * 8] * 4
+
+
 def test_texts_that_are_all_alike_leave_queries_as_they_are(encoder: StateEncoder) -> None:
     begun = TextStart(Embedder(encoder, World(), 10, 1 << 20), 2)
     begun.read(ListTokens([[5, 6], [5, 6], [5, 6]]), csr_matrix(np.array([[1, 0], [0, 1], [1, 1]])))
