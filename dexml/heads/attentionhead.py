@@ -35,6 +35,8 @@ Look = Callable[[Tensor, Ints, Ints], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class PreparedOutputs(PreparedFeatures):
+    unknown: Positives
+    """what a filter names for these points"""
     count: int
     """of pairs of a text and an output that is true or false, in the global batch"""
 
@@ -77,12 +79,13 @@ class FlatAttention(AttentionHead):
         self.net.start_rare(prior(split.relevance))
 
     def prepare(self, batch: Batch) -> PreparedOutputs:
-        unknown = 0 if self.split.filters is None else self.split.filters[batch.points].nnz
-        return PreparedOutputs(**vars(super().prepare(batch)), count=len(batch.points) * self.n_labels - unknown)
+        ready = super().prepare(batch)
+        count = len(batch.points) * self.n_labels - len(Positives.unknown(self.split, batch.points).ids)
+        return PreparedOutputs(**vars(ready), unknown=Positives.unknown(self.split, ready.points), count=count)
 
     def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
         assert isinstance(ready, PreparedOutputs)
-        cells = ready.positives, Positives.unknown(self.split, ready.points)
+        cells = ready.positives, ready.unknown
         total = full_bce(self.net, z_BD, ready.queries.chunks.sizes, *cells, self.cfg.tile_cols)
         return total / max(1, ready.count)
 

@@ -93,7 +93,8 @@ def _group(net: AttentionNet, sums: Sums, layout: Layout, true: Marks, unknown: 
         with torch.enable_grad():
             logit_BS = net.logits(states_BTD, seen_BTF, mask_BT, *rows)
             loss = F.softplus(logit_BS).sum() - true.logits(logit_BS, outputs).sum()
-            loss = loss - F.softplus(unknown.logits(logit_BS, outputs)).sum()
+            if len(unknown.column):
+                loss = loss - F.softplus(unknown.logits(logit_BS, outputs)).sum()
         found = torch.autograd.grad(loss, [states_BTD, seen_BTF, *rows, *sums.layers], allow_unused=True)
         sums.loss += loss.detach()
         grad_states += found[0]

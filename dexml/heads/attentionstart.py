@@ -43,11 +43,10 @@ class TextStart:
         weight = next(embedder.encoder.parameters())
         self.sum_LD = weight.new_zeros(n, embedder.encoder.width)
         """of the mean states of an output's texts"""
-        self.count_L = weight.new_zeros(n)
         self.spread_DD = weight.new_zeros(embedder.encoder.width, embedder.encoder.width)
         """summed over tokens, of states about the mean of their text"""
-        self.total_D, self.size = weight.new_zeros(embedder.encoder.width), weight.new_zeros(2)
-        """the mean states summed, and the number of texts and tokens"""
+        self.total_D, self.tokens = weight.new_zeros(embedder.encoder.width), weight.new_zeros(())
+        """the mean states summed, and the number of tokens"""
 
     @torch.no_grad()
     def read(self, tokens: Tokens, relevance: csr_matrix) -> None:
@@ -60,8 +59,10 @@ class TextStart:
             for part in chunks.parts:
                 self._add(chunks.encode(part), chunks.sizes[part], relevance[mine[part]])
                 advance(len(part))
-        for x in (self.sum_LD, self.count_L, self.spread_DD, self.total_D, self.size):
+        for x in (self.sum_LD, self.spread_DD, self.total_D, self.tokens):
             world.sum_(x)
+        counts = np.bincount(relevance.indices, minlength=relevance.shape[1])
+        self.texts, self.count_L = len(rows), torch.from_numpy(counts).to(self.sum_LD)
 
     def _add(self, state_ND: Tensor, lengths: Ints, relevance: csr_matrix) -> None:
         size_B = torch.from_numpy(lengths).to(state_ND.device)
@@ -70,18 +71,16 @@ class TextStart:
         about_ND = state_ND - mean_BD[text_N]
         self.spread_DD += about_ND.T @ about_ND
         self.total_D += mean_BD.sum(0)
-        self.size += torch.tensor([len(lengths), len(text_N)]).to(self.size)
+        self.tokens += len(text_N)
         cells = relevance.tocoo()
         text, output = (torch.from_numpy(x.astype(np.int64)).to(state_ND.device) for x in (cells.row, cells.col))
         self.sum_LD.index_add_(0, output, mean_BD[text])
-        self.count_L.index_add_(0, output, torch.ones_like(output, dtype=self.count_L.dtype))
 
     def queries(self, like_LD: Tensor) -> Tensor:
         """[L, D]; those of outputs without texts are the rows of `like_LD`."""
-        texts, tokens = self.size
-        apart_LD = self.sum_LD - self.count_L[:, None] * (self.total_D / texts)
+        apart_LD = self.sum_LD - self.count_L[:, None] * (self.total_D / max(1, self.texts))
         length_L = apart_LD.norm(dim=1, keepdim=True)
         known = length_L > 1e-6 * length_L.max()
         unit_LD = (apart_LD / length_L.where(known, 1)).where(known, 0)
-        variance = (self.spread_DD * (unit_LD.T @ unit_LD)).sum() / (tokens * known.sum())
+        variance = (self.spread_DD * (unit_LD.T @ unit_LD)).sum() / (self.tokens * known.sum())
         return (unit_LD * (SPREAD / variance.sqrt())).where(known & (variance > 0), like_LD.to(unit_LD))

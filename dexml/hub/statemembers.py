@@ -48,9 +48,11 @@ def dropped(finder: StateFinder, tokens: Tokens) -> Floats:
     head = finder.head
     if not isinstance(head, NextLevel):
         return np.zeros(len(tokens))
+    above = dropped(head.above, tokens)
+    if head.beam == len(head.below.first):
+        return above
     _, kept = head.above.mine(tokens, np.arange(len(tokens)), head.beam)
-    last = kept[:, -1].clamp(min=0).double().cpu().numpy() * (head.beam < len(head.below.first))
-    return np.maximum(last, dropped(head.above, tokens))
+    return np.maximum(kept[:, -1].clamp(min=0).double().cpu().numpy(), above)
 
 
 @torch.no_grad()

@@ -62,7 +62,7 @@ def test_an_output_without_texts_starts_where_it_is(encoder: StateEncoder) -> No
 def test_a_process_without_texts_adds_nothing(encoder: StateEncoder) -> None:
     begun = TextStart(Embedder(encoder, World(), 10, 1 << 20), 4)
     begun.read(ListTokens(TEXTS), csr_matrix((len(TEXTS), 4)))
-    assert begun.size.tolist() == [0, 0]
+    assert float(begun.tokens) == begun.texts == 0
     assert begun.queries(torch.full((4, 8), 0.5)).tolist() == [[0.5] * 8] * 4
 
 
