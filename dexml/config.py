@@ -14,9 +14,8 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import ValidationError, model_validator
 
-from dexml.configchecks import conflicts, located_conflicts, resolved_side
+from dexml.configchecks import conflicts, located_conflicts, reads_states, resolved_side
 from dexml.configkeys import FAMILIES, FIELDS, Keys
-from dexml.configkeys.attentionxml import AttentionXMLKeys
 from dexml.configkeys.features import FeatureKeys
 from dexml.configmessages import config_help, misfit, unknown_key
 from dexml.yamlfiles import Entry, interpolate, read_files, scalar
@@ -83,12 +82,12 @@ class Config(Keys):
     @property
     def pooled_layers(self) -> int:
         """Layers whose vectors are joined, as heads with layers of their own read them; 0 for an embedding."""
-        return self.doc_layers if self.net in FAMILIES[FeatureKeys] else 0
+        return self.doc_layers if self.net in FAMILIES[FeatureKeys] and not self.reads_states else 0
 
     @property
     def reads_states(self) -> bool:
         """Whether the head reads the state of every token, not one vector a text."""
-        return self.net in FAMILIES[AttentionXMLKeys]
+        return reads_states(self)
 
     @property
     def learns_from_none(self) -> bool:

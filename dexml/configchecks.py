@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from dexml.configkeys import FAMILIES, FIELDS, Keys
-from dexml.configkeys.attentionxml import AttentionXMLKeys
+from dexml.configkeys.attentionxml import LabelwiseKeys
 from dexml.configkeys.bank import BankKeys
 from dexml.configkeys.lightxml import GROUPED
 from dexml.configkeys.mhe import KIND_KEYS
@@ -23,6 +23,11 @@ def resolved_side(keys: Keys) -> str:
     return "shortlist" if keys.neg_type == "shorty" else "in-batch"
 
 
+def reads_states(keys: Keys) -> bool:
+    """Whether the head reads the state of every token, not one vector a text."""
+    return keys.net in ("attentionxml", "bilstm") or (keys.net == "plt" and keys.plt_scorer == "labelwise")
+
+
 def conflicts(keys: Keys) -> Iterator[Conflict]:
     """Everything that is wrong between keys that are well-formed one by one."""
     yield from _without_effect(keys)
@@ -34,6 +39,7 @@ def conflicts(keys: Keys) -> Iterator[Conflict]:
     yield from _lightxml_conflicts(keys)
     yield from _mhe_conflicts(keys)
     yield from _attention_conflicts(keys)
+    yield from _scorer_conflicts(keys)
     if keys.precision in ("bf16", "fp16") and not keys.amp_encode:
         text = f"precision {keys.precision} contradicts amp_encode False, which means fp32; set one of them"
         yield ("precision", "amp_encode"), text
@@ -52,7 +58,7 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
                 yield (key, "net"), f"{key} is for net dist-clf-net, net is {keys.net}; remove it"
     if keys.clf_lr is not None and keys.net.startswith("dist-de"):
         yield ("clf_lr", "net"), f"clf_lr is for nets with weights of labels, net is {keys.net}; remove it"
-    if keys.predict_mode != "labels" and keys.net in ("bilstm", "attentionxml"):
+    if keys.predict_mode != "labels" and reads_states(keys):
         text = f"predict_mode {keys.predict_mode} compares vectors of texts, net {keys.net} has none; remove it"
         yield ("predict_mode", "net"), text
     if keys.net == "dist-de-all" and keys.label_side != "bank":
@@ -63,7 +69,8 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
         for key in group.model_fields:
             if keys.net not in nets and getattr(keys, key) != FIELDS[key].default:
                 yield (key, "net"), f"{key} is for net {' or '.join(nets)}, net is {keys.net}; remove it"
-    if keys.head_epochs and (keys.clf_joint or keys.net not in ("dist-clf-net", "lightxml", "mhe", "plt")):
+    on_vectors = keys.net in ("dist-clf-net", "lightxml", "mhe", "plt") and not reads_states(keys)
+    if keys.head_epochs and (keys.clf_joint or not on_vectors):
         text = f"head_epochs is for label weights on a vector of the text alone, not for net {keys.net}"
         yield ("head_epochs", "net", "clf_joint"), text + (" with clf_joint" if keys.clf_joint else "")
     if keys.clf_dtype == "bf16" and keys.optim != "adamw":
@@ -148,13 +155,22 @@ def _correction_conflicts(keys: Keys) -> Iterator[Conflict]:
 
 
 def _attention_conflicts(keys: Keys) -> Iterator[Conflict]:
-    if keys.net == "attentionxml" and keys.attention_output == "lwan":
-        text = "attention_output lwan is for net bilstm: the levels of attentionxml share their MLP; remove it"
+    if reads_states(keys) and keys.net != "bilstm" and keys.attention_output == "lwan":
+        text = f"attention_output lwan is for net bilstm: the nodes of {keys.net} share their MLP; remove it"
         yield ("attention_output", "net"), text
-    bilstm = keys.text_encoder == "bilstm" or (keys.text_encoder == "auto" and keys.net in FAMILIES[AttentionXMLKeys])
+    bilstm = keys.text_encoder == "bilstm" or (keys.text_encoder == "auto" and reads_states(keys))
     for key in ("grad_checkpointing", "compile"):
         if bilstm and getattr(keys, key):
             yield (key, "text_encoder"), f"{key} is for transformers, the text_encoder is a bilstm; remove it"
+
+
+def _scorer_conflicts(keys: Keys) -> Iterator[Conflict]:
+    if keys.net != "plt":
+        return
+    other = "linear" if keys.plt_scorer == "labelwise" else "labelwise"
+    for key in ("doc_layers", "doc_dropout", "plt_table") if other == "linear" else LabelwiseKeys.model_fields:
+        if getattr(keys, key) != FIELDS[key].default:
+            yield (key, "plt_scorer"), f"{key} is for plt_scorer {other}, which is {keys.plt_scorer}; remove it"
 
 
 def _selection_conflicts(keys: Keys) -> Iterator[Conflict]:

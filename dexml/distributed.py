@@ -159,7 +159,7 @@ class World:
             return torch.cat([rows[:n] for rows, n in zip(self.gather(padded), counts, strict=True)])
 
         rows, values = all_of(x.indices()[0]), all_of(x.values())
-        return torch.sparse_coo_tensor(rows[None], values, x.shape, is_coalesced=False).coalesce()
+        return torch.sparse_coo_tensor(rows[None], values, x.shape, check_invariants=False).coalesce()
 
     def gather_rows_grad(self, x: Tensor, n: int) -> Tensor:
         """As `gather_rows`, differentiable: x receives the sum over the ranks of what each does with its rows."""
@@ -211,6 +211,11 @@ class _GatherRows(torch.autograd.Function):
 class RowTable(torch.nn.Parameter):
     """A table that every rank holds and of which a step touches few rows: its gradient is sparse and names them."""
 
+    def no_rows(self) -> Tensor:
+        """The gradient of a step that touches none."""
+        rows, values = torch.zeros(1, 0, dtype=torch.int64, device=self.device), self.detach()[:0]
+        return torch.sparse_coo_tensor(rows, values, self.shape, is_coalesced=True, check_invariants=False)
+
 
 class GradientReduction:
     """The sum of gradients over the ranks, begun while later gradients are still being computed.
@@ -251,7 +256,7 @@ class GradientReduction:
         """Leaves the sum over the ranks in every `.grad`."""
         for place, p in enumerate(self.parameters):
             if p.grad is None:
-                p.grad = torch.zeros_like(p, layout=torch.sparse_coo if isinstance(p, RowTable) else None)
+                p.grad = p.no_rows() if isinstance(p, RowTable) else torch.zeros_like(p)
             if self.world.size > 1:
                 self.ready(place)
         for part, flat, work in self._sent:

@@ -4,7 +4,7 @@
 configs/dual-encoder.yaml show the same texts.
 """
 
-from dexml.configkeys.attentionxml import AttentionXMLKeys
+from dexml.configkeys.attentionxml import AttentionXMLKeys, LabelwiseKeys
 from dexml.configkeys.averaging import AveragingKeys
 from dexml.configkeys.bank import BankKeys
 from dexml.configkeys.core import CoreKeys
@@ -21,13 +21,25 @@ FAMILIES: dict[type[KeyGroup], tuple[str, ...]] = {
     WordKeys: ("attentionxml", "bilstm", "lightxml", "mhe", "plt"),
     LightXMLKeys: ("lightxml",),
     MHEKeys: ("mhe",),
-    AttentionXMLKeys: ("attentionxml", "bilstm"),
+    LabelwiseKeys: ("attentionxml", "bilstm", "plt"),
+    AttentionXMLKeys: ("attentionxml",),
     PLTKeys: ("plt",),
 }
 """The kinds of `net` that read the keys of a group; to all others they would mean nothing."""
 
 
-class Keys(PLTKeys, AttentionXMLKeys, MHEKeys, LightXMLKeys, WordKeys, FeatureKeys, AveragingKeys, BankKeys, CoreKeys):
+class Keys(
+    PLTKeys,
+    AttentionXMLKeys,
+    LabelwiseKeys,
+    MHEKeys,
+    LightXMLKeys,
+    WordKeys,
+    FeatureKeys,
+    AveragingKeys,
+    BankKeys,
+    CoreKeys,
+):
     """Every key; `Config` adds the checks between keys."""
 
 

@@ -1,4 +1,4 @@
-"""Keys of attentionxml and bilstm."""
+"""Keys of label-wise attention, and of attentionxml alone."""
 
 from typing import Annotated, Literal
 
@@ -9,18 +9,22 @@ from dexml.configkeys.kinds import Count, KeyGroup
 SIZES = r"^([1-9][0-9]*(,[1-9][0-9]*)*)?$"
 
 
-class AttentionXMLKeys(KeyGroup):
-    # Label-wise attention of bilstm and attentionxml
+class LabelwiseKeys(KeyGroup):
+    # Label-wise attention of bilstm, attentionxml and plt with plt_scorer labelwise
     attention_output: Literal["shared", "lwan"] = "shared"
     """What turns the mean that a label sees into its score: an MLP that labels share, or weights of its own (lwan)."""
     linear_size: Annotated[str, Field(pattern=SIZES)] = "256"
     """Widths of the layers of the shared MLP, comma separated."""
     query_init: Literal["random", "texts"] = "random"
     """Where label queries start: at random as published, or at the mean states of their texts, which learns sooner."""
+
+
+class AttentionXMLKeys(KeyGroup):
+    # Levels of attentionxml
     cluster_size: Count = 8
-    """Most labels of a cluster in the two-level tree of attentionxml."""
+    """Most labels of a cluster in the two-level tree."""
     tree_levels: Annotated[str, Field(pattern=SIZES)] = ""
-    """Deeper tree of attentionxml: the depths of a binary tree that are kept above the labels, such as 11,14,17. Empty:
+    """Deeper tree: the depths of a binary tree that are kept above the labels, such as 11,14,17. Empty:
     two levels by cluster_size."""
     beam_width: Count = 64
     """Clusters of a level that a text goes on with. More find more and cost more."""

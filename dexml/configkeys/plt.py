@@ -15,6 +15,8 @@ class PLTKeys(KeyGroup):
     """Children of an inner node. Few make a deep tree with less to compute and more to go wrong on the way."""
     plt_max_leaves: Count = 100
     """Labels below which a node is not split by kmeans and random. Its labels are its children."""
+    plt_scorer: Literal["linear", "labelwise"] = "linear"
+    """What scores a node: weights on the text's vector, or label-wise attention to its words and an MLP (labelwise)."""
     plt_loss: Literal["per_doc", "per_term"] = "per_doc"
     """Mean of node losses over texts, whose sums they are (per_doc), or over all nodes alike (per_term)."""
     plt_table: Literal["replicated", "sharded"] = "replicated"

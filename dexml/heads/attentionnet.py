@@ -76,10 +76,13 @@ class SharedNet(AttentionNet):
             x_BSF = layer(x_BSF.relu_())  # in place: what made it does not need it to go back
         return x_BSF.squeeze(-1)
 
+    def rows(self, output_BS: Tensor) -> Tensor:
+        """[B, S, D] the queries of these outputs."""
+        return F.embedding(output_BS, self.query, sparse=isinstance(self.query, RowTable))
+
     def candidates(self, states_BTD: Tensor, mask_BT: Tensor, cand_BS: Tensor) -> Tensor:
         """Logits [B, S] of outputs that each text names."""
-        query_BSD = F.embedding(cand_BS, self.query, sparse=isinstance(self.query, RowTable))
-        return self.logits(states_BTD, self.values(states_BTD), mask_BT, query_BSD)
+        return self.logits(states_BTD, self.values(states_BTD), mask_BT, self.rows(cand_BS))
 
 
 class LabelwiseNet(AttentionNet):

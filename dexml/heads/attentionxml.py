@@ -168,7 +168,7 @@ class NextLevel(AttentionHead):
     def loss(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
         assert isinstance(ready, PreparedCandidates)
         cand, target = (torch.from_numpy(x).to(z_BD.device) for x in (ready.cand, ready.target))
-        total = z_BD.new_zeros(())
+        total = z_BD[:0].sum()  # a rank without texts takes part, too
         for texts, layout in groups(ready.queries.chunks.sizes, GROUP_TOKENS):
             at = torch.from_numpy(texts).to(z_BD.device)
             real = cand[at] >= 0

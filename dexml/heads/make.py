@@ -20,6 +20,7 @@ from dexml.heads.mhe_product import Product
 from dexml.heads.mhe_rank import RankedProduct
 from dexml.heads.mhe_sampling import Sampling
 from dexml.heads.plt import PLT
+from dexml.heads.plt_labelwise import LabelwisePLT
 
 MHE: dict[str, type[MultiHead]] = {"product": Product, "cascade": Cascade, "sampling": Sampling}
 
@@ -38,7 +39,8 @@ def make_head(cfg: Config, encoder: TextEncoder, n_labels: int, tokens: OpenToke
         kind = GroupedLightXML if cfg.lxml_mode == "grouped" else PlainLightXML
         return kind(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "plt":
-        return PLT(cfg, encoder, n_labels, tokens, world)
+        scored = LabelwisePLT if cfg.plt_scorer == "labelwise" else PLT
+        return scored(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "mhe":
         return multi_head(cfg)(cfg, encoder, n_labels, tokens, world)
     if cfg.net == "bilstm":

@@ -91,7 +91,8 @@ class Cascade(TableHead):
         place = self.groups.places(group_Pb)
         place = (place - self.span.start).where((place >= self.span.start) & (place < self.span.stop), -1)
         logit = query_PD.new_full(place.shape, NOWHERE)
-        return logit.masked_scatter(place >= 0, self.dots(query_PD, place)).view(*group_Pb.shape, -1)
+        filled = logit.masked_scatter(place >= 0, self.dots(query_PD, place))
+        return filled.unflatten(1, (group_Pb.shape[1], self.groups.width))
 
     def _best_of_blocks(self, logit_NK: Tensor, query_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """By the product of two softmaxes, among the groups of the largest logits."""

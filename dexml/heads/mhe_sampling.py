@@ -42,7 +42,7 @@ class Sampling(TableHead):
         truth = self.scored_truth(ready)
         found, terms = self.here(self._compared(truth, ready))
         logit_RM = query_RD.new_full(found.place.shape, NOWHERE)
-        if self.cfg.mhe_scope == "batch":  # all texts with the same labels
+        if self.cfg.mhe_scope == "batch" and len(query_RD):  # all texts with the same labels
             rows = F.embedding(found.place[0].clamp(min=0), self.table_PD, sparse=isinstance(self.table_PD, RowTable))
             logit_RM = (query_RD @ rows.T).where(found.real, NOWHERE)
         else:
@@ -92,5 +92,5 @@ def sampled_groups(true_RK: NDArray[np.bool_], points: Ints, n: int, seed: int, 
     priority = hash64(seed, epoch, points[:, None], np.arange(true_RK.shape[1]))
     order = np.lexsort((priority, ~true_RK))
     wanted = np.maximum(n, true_RK.sum(axis=1))
-    order = order[:, : wanted.max(initial=0)]
+    order = order[:, : wanted.max(initial=1)]
     return np.where(np.arange(order.shape[1]) < wanted[:, None], order, -1)

@@ -53,8 +53,18 @@ def _built(cfg: Config, split: Split, tokens: OpenTokens) -> LabelTree:
     return kmeans_tree(label_features("pifa", split, tokens), arity, max_leaves, cfg.seed, N_INIT)
 
 
+def odds(seen: Tensor, true: Tensor) -> Tensor:
+    """The log odds of so many true ones among those seen, smoothed by one half."""
+    return ((true + 0.5) / (seen - true + 0.5)).log()
+
+
 def log_odds(tree: LabelTree, split: Split, world: World) -> Tensor:
-    """[V] of a node being true where its parent is, over the training points that have labels; smoothed by one half."""
+    """[V] of a node being true where its parent is, over the training points that have labels."""
+    return odds(*node_counts(tree, split, world))
+
+
+def node_counts(tree: LabelTree, split: Split, world: World) -> Tensor:
+    """[2, V] how many training points with labels train a node, and for how many it is true; float64."""
     counts = torch.zeros(2, tree.n_nodes, dtype=torch.int64)
     rows = np.flatnonzero(np.diff(split.relevance.indptr))
     mine = rows[world.span(len(rows))]
@@ -63,5 +73,4 @@ def log_odds(tree: LabelTree, split: Split, world: World) -> Tensor:
         _, nodes, target = training_nodes(tree, cells.indptr, cells.indices)
         for count, some in zip(counts, (nodes, nodes[target]), strict=True):
             count += torch.from_numpy(np.bincount(some, minlength=tree.n_nodes))
-    seen, true = world.sum_(counts.to(world.device)).double()
-    return ((true + 0.5) / (seen - true + 0.5)).log()
+    return world.sum_(counts.to(world.device)).double()

@@ -90,7 +90,8 @@ class Below:
         most = int(self.count.max())
         child = np.arange(most)
         real = (parent_BC >= 0)[..., None] & (child < self.count[parent_BC][..., None])
-        return np.where(real, self.first[parent_BC][..., None] + child, -1).reshape(len(parent_BC), -1)
+        cand_BCM = np.where(real, self.first[parent_BC][..., None] + child, -1)
+        return cand_BCM.reshape(len(parent_BC), parent_BC.shape[1] * most)
 
     def of_parent(self, value_BC: NDArray, fill: float = 0) -> NDArray:
         """[B, S] a value of each parent, once for every candidate."""

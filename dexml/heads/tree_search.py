@@ -125,7 +125,8 @@ class TreeSearch:
         """[N, K] of these labels, -inf for -1 and for a label without a leaf; nodes shared by paths are asked once."""
         n, k = labels_NK.shape
         given = labels_NK.cpu().numpy()
-        paths = self.tree.paths(given.clip(0).ravel()).reshape(n, k, -1)
+        paths = self.tree.paths(given.clip(0).ravel())
+        paths = paths.reshape(n, k, paths.shape[1])
         known = (given >= 0) & (paths[:, :, 0] >= 0)
         wanted = torch.from_numpy(np.where(known[:, :, None], paths, -1).astype(np.int64)).to(self.device)
         V = self.tree.n_nodes

@@ -24,9 +24,10 @@ from dexml.evaluation.topk import Ids
 from dexml.evaluation.uncertainty_texts import Listed, Member
 from dexml.heads.attentionhead import StateFinder
 from dexml.heads.features import FeatureHead
+from dexml.heads.plt_labelwise import LabelwisePLT
 from dexml.heads.probabilities import Certified, Probabilistic
 from dexml.hub.bundle import SETTINGS, Bundle, read_embeddings
-from dexml.hub.statemembers import StateMember
+from dexml.hub.statemembers import StateMember, TreeStateMember
 from dexml.index.search import FlatSearcher
 
 BLOCK = 512  # texts scored at a time
@@ -64,6 +65,8 @@ def load_member(path: Path, device: str | None = None) -> Loaded:
 
 def _member(folder: Path, bundle: Bundle, cfg: Config) -> Member:
     if isinstance(bundle.finder, StateFinder):
+        if isinstance(head := bundle.finder.head, LabelwisePLT):
+            return TreeStateMember(bundle.encoder, bundle.finder, head)
         return StateMember(bundle.encoder, bundle.finder)
     if bundle.finder is not None:
         return HeadMember(folder, bundle.encoder, bundle.finder)

@@ -1,4 +1,5 @@
-"""Members whose labels look at every token of a text: flat label-wise attention, and AttentionXML down its levels.
+"""Members whose labels look at every token of a text: flat label-wise attention, AttentionXML down its levels, and
+label trees of such nodes.
 
 n texts, K labels of a text, T tokens, D width of a state.
 """
@@ -20,6 +21,7 @@ from dexml.evaluation.uncertainty_texts import Listed
 from dexml.heads.attention import groups
 from dexml.heads.attentionhead import StateFinder
 from dexml.heads.attentionxml import NextLevel
+from dexml.heads.plt_labelwise import LabelwisePLT
 
 
 class StateMember:
@@ -41,6 +43,33 @@ class StateMember:
 
     def score(self, encoded: TextTokens, ids: Ids) -> Floats:
         return np.where(ids >= 0, probabilities(self.finder, encoded, ids.clip(0)), 0.0)
+
+
+class TreeStateMember(StateMember):
+    """A label tree, which knows what its search has left out."""
+
+    def __init__(self, encoder: Encoder, finder: StateFinder, head: LabelwisePLT) -> None:
+        super().__init__(encoder, finder)
+        self.head = head
+
+    def find(self, encoded: TextTokens, k: int) -> Listed:
+        rows = np.arange(len(encoded))
+        largest, mass = np.zeros((2, len(rows)))
+
+        def look(z: Tensor, part: Ints, lengths: Ints) -> tuple[Tensor, Tensor]:
+            ids, most, total = self.head.probable(z, k, lengths)
+            largest[part], mass[part] = most.cpu().numpy(), total.cpu().numpy()
+            return ids, self.head.score(z, ids, lengths)
+
+        ids, p = (x.cpu().numpy() for x in self.finder.through(encoded, rows, k, look))
+        return Listed(ids, np.where(ids >= 0, p, 0.0).astype(np.float64), largest, mass)
+
+    def score(self, encoded: TextTokens, ids: Ids) -> Floats:
+        def look(z: Tensor, part: Ints, lengths: Ints) -> tuple[Tensor, Tensor]:
+            wanted = torch.from_numpy(ids[part]).to(z.device)
+            return wanted, self.head.score(z, wanted, lengths)
+
+        return self.finder.through(encoded, np.arange(len(ids)), ids.shape[1], look)[1].double().cpu().numpy()
 
 
 def dropped(finder: StateFinder, tokens: Tokens) -> Floats:

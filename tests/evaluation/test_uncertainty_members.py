@@ -25,11 +25,13 @@ from tests.helpers.processes import run_ranks
 from tests.training.runs import train
 
 SHORT: dict[str, Any] = {"num_epochs": 1, "eval_interval": 1, "num_val_points": 0, "lr": 3e-3}
-PLT = {**SHORT, "net": "plt", "doc_layers": 1, "plt_arity": 3, "plt_max_leaves": 4, "plt_beam": 3, "clf_lr": 0.05}
+TREE = {"net": "plt", "plt_arity": 3, "plt_max_leaves": 4}
+PLT = {**SHORT, **TREE, "doc_layers": 1, "plt_beam": 3, "clf_lr": 0.05}
 FEATURES = {**SHORT, "doc_layers": 1, "clf_lr": 0.03}
 WORDS = {"word_vectors": "random", "word_dim": 8, "lstm_width": 8, "linear_size": "8"}
 NETS: dict[str, dict[str, Any]] = {
     "plt": PLT,
+    "plt, labelwise": {**SHORT, **WORDS, **TREE, "plt_scorer": "labelwise", "plt_beam": 2},
     "classifier": {**SHORT, "net": "dist-clf-net", "loss_criterion": "bce", "clf_lr": 0.05},
     "dual encoder": {**SHORT, "loss_criterion": "bce"},
     "lightxml": {**FEATURES, "net": "lightxml", "lxml_cluster_size": 4, "lxml_dim": 8},
@@ -40,7 +42,7 @@ NETS: dict[str, dict[str, Any]] = {
     "attentionxml, deep": {**SHORT, **WORDS, "net": "attentionxml", "tree_levels": "2,3", "beam_width": 2},
     "attentionxml, all": {**SHORT, **WORDS, "net": "attentionxml", "cluster_size": 4, "beam_width": 99},
 }
-LIGHT = ("plt", "classifier", "attentionxml, deep")  # the others are heavy
+LIGHT = ("plt", "plt, labelwise", "classifier", "attentionxml, deep")  # the others are heavy
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,16 @@ from tests.helpers.models import toy_config
 
 WORDS = {"word_vectors": "random", "word_dim": 8, "lstm_width": 8, "linear_size": "8", "lstm_start": True}
 TREE = {"net": "attentionxml", "cluster_size": 4, "beam_width": 3, "expname": "tree", **WORDS}
+PLT = {"net": "plt", "plt_scorer": "labelwise", "plt_arity": 3, "plt_max_leaves": 4, "plt_beam": 2, **WORDS}
 CASES: dict[str, dict[str, Any]] = {
     "flat": {"net": "bilstm", **WORDS},
     "flat-texts": {"net": "bilstm", "query_init": "texts", **WORDS},
     "flat-lwan": {"net": "bilstm", "attention_output": "lwan", **WORDS},
     "flat-transformer": {"net": "bilstm", "text_encoder": "transformer", "linear_size": "8"},
     "flat-lazy": {"net": "bilstm", "optim": "lazyadam", "clip": "adaptive", **WORDS},
+    "plt": {**PLT, "query_init": "texts"},
+    "plt-exact": {**PLT, "plt_loss": "per_term", "plt_beam": 0},
+    "plt-lazy": {**PLT, "optim": "lazyadam", "clip": "adaptive"},
     "tree": TREE,
     "tree-texts": {**TREE, "query_init": "texts"},
     "tree-lazy": {**TREE, "optim": "lazyadam", "clip": "value"},
@@ -41,7 +45,7 @@ def run_config() -> dict[str, Any]:
 
 
 def step(root: Path, world: World, case: str) -> dict[str, np.ndarray]:
-    """Loss and gradient of a batch, weights after it, and what is found then."""
+    """Losses of a batch and of one that is too small for three ranks, weights after them, and what is found then."""
     cfg = Config(**toy_config(root, **CASES[case], max_grad_norm=0.5))
     session = Session(cfg, world)
     session.encoder.double().train()
@@ -49,9 +53,9 @@ def step(root: Path, world: World, case: str) -> dict[str, np.ndarray]:
     head.learn_from(session.training_split)
     head.fit_structure(session.embedder())
     stepper = Stepper(cfg, head, world, total=10)
-    batch = Batch(np.arange(3, 14) * 11 % len(session.dataset.trn), epoch=1, step=7)
-    state = TrainState()
-    reports = [stepper.step([head.prepare(batch)], state) for _ in range(2)]
+    points, state = np.arange(3, 14) * 11 % len(session.dataset.trn), TrainState()
+    batches = [Batch(part, epoch=1, step=7 + i) for i, part in enumerate((points, points[:2]))]
+    reports = [stepper.step([head.prepare(batch)], state) for batch in batches]
     found = {f"{case}/loss": np.array([one.loss for one in reports]), f"{case}/norm": np.array(reports[-1].norm)}
     found |= {f"{case}/{name}": p.detach().numpy() for name, p in head.model.named_parameters()}
     _, lists = session.evaluate("tst")["tst"]

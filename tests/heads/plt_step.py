@@ -48,6 +48,8 @@ def step(root: Path, world: World, case: str) -> dict[str, np.ndarray]:
     stepper = Stepper(session.cfg.model_copy(update={"max_grad_norm": 0.5}), head, world, total=10)
     stepper.optimizer.zero_grad()
     found["norm"] = np.array(stepper.step([head.prepare(batch)], TrainState()).norm)
+    small = stepper.step([head.prepare(batch.split(2)[0])], TrainState())  # too small for three ranks
+    found["after the update"] = np.array([small.loss, small.norm])
     found |= {f"updated {name}": _whole(head, p) for name, p in head.own.items()}
     session.encoder.eval()
     predictions = head.retriever(session.embedder()).search(session.tokens("tst"), np.arange(50), 7)

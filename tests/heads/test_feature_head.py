@@ -31,6 +31,8 @@ CASES: dict[str, dict[str, Any]] = {
     "tree-random": ATTENTION["tree-random"],
     "plt": {**PLT, "plt_loss": "per_doc"},
     "plt-terms": {**PLT, "plt_loss": "per_term"},
+    "plt-labelwise": ATTENTION["plt"],
+    "plt-labelwise-terms": ATTENTION["plt-exact"],
     "plt-terms-sharded": {**PLT, "plt_loss": "per_term", "plt_table": "sharded"},
 }
 

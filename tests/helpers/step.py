@@ -57,10 +57,14 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
             lists = np.random.default_rng(5).integers(0, trn.relevance.shape[1], (len(trn), 6))
             head.side.lists = lists.astype(np.int32)
         reduction = GradientReduction(world, head.shared)
-        batch = Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7)
-        stats = head.accumulate(head.prepare(batch), reduction=reduction if world.size > 1 else None)
-        reduction.finish()
-        found[f"{case}/loss"] = np.array(stats.loss)
+        batch, losses = Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7), []
+        for part in (batch.split(2)[0], batch):  # the first too small for three ranks
+            for p in (*head.shared, *head.own.values()):
+                p.grad = None
+            stats = head.accumulate(head.prepare(part), reduction=reduction if world.size > 1 else None)
+            reduction.finish()
+            losses.append(stats.loss)
+        found[f"{case}/loss"] = np.array(losses)
         found |= {f"{case}/{n}": p.grad.numpy() for n, p in encoder.named_parameters() if p.grad is not None}
         if head.own:
             found |= {f"{case}/{name}": value for name, value in own(cfg, session, batch).items()}
