@@ -12,7 +12,7 @@ import torch
 from dexml.data.dataset import Dataset
 from dexml.evaluation.metrics import compute_metrics
 from dexml.heads.label_features import pifa
-from dexml.heads.plt import PLT
+from dexml.heads.plthead import TreeHead
 from dexml.heads.treebuild import staged_tree
 from dexml.hub.bundle import Bundle
 from dexml.hub.ensemble_uncertainty import Question, measure
@@ -74,11 +74,22 @@ def test_three_members_learn_and_tell_unseen_words_apart(root: Path) -> None:
     assert found["means"]["largest bound"] == 0
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("start", ["random", "texts"])
+def test_nodes_that_look_at_words_learn(root: Path, start: str) -> None:
+    keys = {key: value for key, value in RUN.items() if not key.startswith("doc_")}
+    keys |= {"plt_scorer": "labelwise", "linear_size": "32", "query_init": start, "plt_beam": 0}
+    cfg, exact = train(root, **keys, plt_tree=str(root / "tree.safetensors"), expname=f"labelwise-{start}")
+    assert exact["P@1"] > 95
+    wide = beam(cfg.out_dir, 4)
+    assert abs(wide["P@1"] - exact["P@1"]) < 1 and abs(wide["P@3"] - exact["P@3"]) < 1
+
+
 def beam(run: Path, width: int) -> dict[str, float]:
     """P@1 and P@3 of a run with another search."""
     bundle, test = Bundle.load(run / "best"), Dataset.load(run.parents[3] / "Datasets" / "Toy").tst
     head = bundle.finder.head  # type: ignore[union-attr]
-    assert isinstance(head, PLT)
+    assert isinstance(head, TreeHead)
     head.cfg = head.cfg.model_copy(update={"plt_beam": width})
     with torch.no_grad():
         ids, _ = bundle.search(list(test.texts), 3)
