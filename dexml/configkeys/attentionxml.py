@@ -30,6 +30,8 @@ class AttentionXMLKeys(KeyGroup):
     """Clusters of a level that a text goes on with. More find more and cost more."""
     pad_candidates: Literal["mask", "random"] = "mask"
     """What fills up lists of candidates in training: nothing, or random labels as in the published code."""
+    first_swa_start: Annotated[int | None, Field(ge=0)] = None
+    """swa_start of the first level, which learns from nothing and takes longer. null: that of all levels."""
     train_level: Annotated[int | None, Field(ge=0)] = None
     """Level of the tree that this run trains, 0 the first. null trains all, each in a folder of its own, one after the
     other."""

@@ -5,6 +5,8 @@ Finished ones are skipped, a killed one goes on from its newest checkpoint: they
 
 from __future__ import annotations
 
+from typing import Any
+
 from dexml.config import Config
 from dexml.heads.attentionxmltree import depths_of, n_levels
 from dexml.heads.treebuild import n_clusters
@@ -24,7 +26,7 @@ def upper_levels(cfg: Config, n_labels: int) -> list[Config]:
 
 def _level(cfg: Config, level: int, n_nodes: int) -> Config:
     depth = min(5, n_nodes)
-    changes = {
+    changes: dict[str, Any] = {
         "expname": f"{cfg.expname}/level-{level}",
         "train_level": level,
         "save": True,
@@ -32,4 +34,6 @@ def _level(cfg: Config, level: int, n_nodes: int) -> Config:
         "eval_topk": min(cfg.eval_topk, n_nodes),
         "track_metric": f"nDCG@{depth}",
     }
+    if level == 0 and cfg.first_swa_start is not None:
+        changes["swa_start"] = cfg.first_swa_start
     return Config(**{**cfg.to_dict(), **changes})

@@ -107,6 +107,13 @@ def test_upper_levels_are_runs_of_their_own() -> None:
     assert (only.eval_topk, only.track_metric) == (1, "nDCG@1")
 
 
+def test_the_first_level_may_begin_to_average_later() -> None:
+    deep = Config(dataset="Toy", net="attentionxml", tree_levels="2,3", swa_every=100, swa_start=2)
+    assert [level.swa_start for level in upper_levels(deep, 30)] == [2, 2]
+    later = deep.model_copy(update={"first_swa_start": 6})
+    assert [level.swa_start for level in upper_levels(later, 30)] == [6, 2] and later.swa_start == 2
+
+
 def test_the_folder_of_all_levels_is_held_until_the_last_one_is_done(root: Path) -> None:
     cfg = config(root, expname="held", resume="never", **KEYS)
     refused: list[bool] = []
