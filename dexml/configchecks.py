@@ -72,7 +72,8 @@ def _without_effect(keys: Keys) -> Iterator[Conflict]:
     on_vectors = keys.net in ("dist-clf-net", "lightxml", "mhe", "plt") and not reads_states(keys)
     if keys.head_epochs and (keys.clf_joint or not on_vectors):
         text = f"head_epochs is for label weights on a vector of the text alone, not for net {keys.net}"
-        yield ("head_epochs", "net", "clf_joint"), text + (" with clf_joint" if keys.clf_joint else "")
+        why = " with clf_joint" if keys.clf_joint else " with plt_scorer labelwise" if keys.net == "plt" else ""
+        yield ("head_epochs", "net", "clf_joint", "plt_scorer"), text + why
     if keys.clf_dtype == "bf16" and keys.optim != "adamw":
         text = f"clf_dtype bf16 is rounded by chance in adamw, optim is {keys.optim}; set one of them back"
         yield ("clf_dtype", "optim"), text
@@ -170,7 +171,7 @@ def _scorer_conflicts(keys: Keys) -> Iterator[Conflict]:
     other = "linear" if keys.plt_scorer == "labelwise" else "labelwise"
     for key in ("doc_layers", "doc_dropout", "plt_table") if other == "linear" else LabelwiseKeys.model_fields:
         if getattr(keys, key) != FIELDS[key].default:
-            yield (key, "plt_scorer"), f"{key} is for plt_scorer {other}, which is {keys.plt_scorer}; remove it"
+            yield (key, "plt_scorer"), f"{key} is for plt_scorer {other}, plt_scorer is {keys.plt_scorer}; remove it"
 
 
 def _selection_conflicts(keys: Keys) -> Iterator[Conflict]:

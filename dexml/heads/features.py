@@ -176,7 +176,7 @@ class FeatureHead(ABC):
             z_BD = ready.queries.embed().requires_grad_()
         with watch.phase("loss"):
             loss = self.loss(z_BD, ready)
-            told = float(self.world.sum_(loss.detach().clone()))  # before ranks with more to do begin to reduce
+            told = self.world.sum_(loss.detach().clone())  # before ranks with more to do begin to reduce
             (loss * scale).backward()
         if reduction is not None:
             for place in range(len(trained(self.encoder)), len(self.shared)):
@@ -184,7 +184,7 @@ class FeatureHead(ABC):
         with watch.phase("backward queries"):
             grad_BD = torch.zeros_like(z_BD) if z_BD.grad is None else z_BD.grad
             ready.queries.backward(grad_BD, reduction)
-        return StepStats(told, 0, ready.queries.encoded_tokens)
+        return StepStats(float(told), 0, ready.queries.encoded_tokens)
 
     def dropped(self, z_BD: Tensor, ready: PreparedFeatures) -> Tensor:
         """z after `doc_dropout`, which like all dropout here is a function of (seed, epoch, step, point)."""

@@ -195,12 +195,12 @@ def test_weights_of_another_tree_are_refused(root: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"plt_table": "sharded"}, "plt_table is for plt_scorer linear, which is labelwise; remove it"),
+        ({"plt_table": "sharded"}, "plt_table is for plt_scorer linear, plt_scorer is labelwise; remove it"),
         ({"doc_layers": 2}, "doc_layers is for plt_scorer linear"),
         ({"attention_output": "lwan"}, "attention_output lwan is for net bilstm: the nodes of plt share their MLP"),
-        ({"head_epochs": 1}, "head_epochs is for label weights on a vector of the text alone"),
+        ({"head_epochs": 1}, "vector of the text alone, not for net plt with plt_scorer labelwise"),
         ({"predict_mode": "mix"}, "predict_mode mix compares vectors of texts, net plt has none"),
-        ({"plt_scorer": "linear"}, "linear_size is for plt_scorer labelwise, which is linear; remove it"),
+        ({"plt_scorer": "linear"}, "linear_size is for plt_scorer labelwise, plt_scorer is linear; remove it"),
         ({"cluster_size": 4}, "cluster_size is for net attentionxml, net is plt; remove it"),
     ],
 )
