@@ -2,6 +2,7 @@
 
     python -m bench.attentionxml                                            synthetic, seconds
     python -m bench.attentionxml --config configs/YSO-Finna-EN/attentionxml.yaml    with its data: flat and each level
+    python -m bench.attentionxml --config configs/YSO-Finna-EN/plt-labelwise.yaml   flat and a label-wise plt
 
 CPU seconds of one thread, sides in turns; medians, and ratios taken within a turn.
 """
@@ -20,7 +21,9 @@ import numpy as np
 import torch
 
 from bench.common import positive
-from dexml.config import Config, load_config
+from dexml.config import FIELDS, Config, load_config
+from dexml.configkeys.attentionxml import AttentionXMLKeys
+from dexml.configkeys.plt import PLTKeys
 from dexml.data.batching import epoch_batches
 from dexml.data.dataset import Split
 from dexml.distributed import World
@@ -96,13 +99,15 @@ class AnyParents(NextLevel):
 
 
 def of_config(file: Path, words: Sequence[str]) -> dict[str, Step]:
-    """Steps of the flat net and of every level of a config, on its data."""
+    """Steps of the flat net and of every level of a config, or of its label tree, on its data."""
     tree = load_config([file], words)
-    defaults = {"cluster_size": 8, "beam_width": 64, "tree_levels": "", "pad_candidates": "mask"}
-    flat = Config(**{**tree.to_dict(), **defaults, "net": "bilstm"})
-    sides = {"flat": flat}
-    sides |= {f"level {i}": tree.model_copy(update={"train_level": i}) for i in range(n_levels(tree) - 1)}
-    sides[f"level {n_levels(tree) - 1}"] = tree
+    of_trees = {key: FIELDS[key].default for group in (AttentionXMLKeys, PLTKeys) for key in group.model_fields}
+    sides = {"flat": Config(**{**tree.to_dict(), **of_trees, "net": "bilstm"})}
+    if tree.net == "attentionxml":
+        sides |= {f"level {i}": tree.model_copy(update={"train_level": i}) for i in range(n_levels(tree) - 1)}
+        sides[f"level {n_levels(tree) - 1}"] = tree
+    else:
+        sides["tree"] = tree
     return {name: _of_run(cfg) for name, cfg in sides.items()}
 
 
@@ -147,7 +152,9 @@ def ratios(spent: dict[str, list[float]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, help="of an attentionxml run: its data, flat and level by level")
+    parser.add_argument(
+        "--config", type=Path, help="of attentionxml or a label-wise plt: its data, flat and down the tree"
+    )
     parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args, words = parser.parse_known_args()
