@@ -56,8 +56,9 @@ RECENT = 50  # steps whose median is the pace
 ENCODER_GROUPS = 2  # of parameters, the first ones
 
 
-def quality(cfg: Config, minutes: float, split: str, name: str = "") -> list[Row]:
-    """Trains for the given processor minutes and measures: a row for every way of predicting up to `predict_mode`."""
+def quality(cfg: Config, minutes: float, split: str, name: str = "", beams: Sequence[int] = ()) -> list[Row]:
+    """Trains for the given processor minutes and measures: a row for every way of predicting up to `predict_mode`, and
+    for every other beam that a label tree is searched with (`plt_beam`)."""
     from dexml.heads.attentionxmltree import n_levels
     from dexml.training.modes import evaluate_modes
     from dexml.training.trainer import Trainer
@@ -89,11 +90,17 @@ def quality(cfg: Config, minutes: float, split: str, name: str = "") -> list[Row
         def _finish(self) -> dict[str, Any]:
             if self.cfg.train_level is not None:
                 return super()._finish()
-            for mode, (_, found) in evaluate_modes(self.session, [split], cfg.predict_mode)[split].items():
-                called = name or cfg.expname
-                called += "" if mode == "labels" else f", {mode}"
-                rows.append(row(self.session, split, minutes, found, self.paces, called))
+            self._measure(name or cfg.expname)
+            for beam in beams:
+                self.session.head.cfg = self.cfg.model_copy(update={"plt_beam": beam})  # type: ignore[attr-defined]
+                self._measure(f"{name or cfg.expname}, {f'beam {beam}' if beam else 'exact'}", plt_beam=beam)
             return rows[-1]
+
+        def _measure(self, called: str, **searched: int) -> None:
+            for mode, (_, found) in evaluate_modes(self.session, [split], cfg.predict_mode)[split].items():
+                whole = called if mode == "labels" else f"{called}, {mode}"
+                rows.append(row(self.session, split, minutes, found, self.paces, whole))
+                rows[-1]["settings"] |= searched
 
     levels = n_levels(cfg) if cfg.net == "attentionxml" else 1
     Timed(cfg).fit()
@@ -227,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="tst", choices=["val", "tst"])
     parser.add_argument("--cut", type=int, default=0, help="train on so many points of the data set, drawn once")
     parser.add_argument("--frozen", type=Path, metavar="FOLDER", help="of the encoder's vectors, which stay")
+    parser.add_argument("--beams", type=int, nargs="+", default=(), help="other searches of a plt, a row for each")
     parser.add_argument("--name", default="", help="of the row (default: expname)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--table", type=Path, help="print the tables of a JSON file")
@@ -242,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.frozen:
         rows = [frozen(cfg, args.minutes, args.split, args.frozen, args.name)]
     else:
-        rows = quality(cfg, args.minutes, args.split, args.name)
+        rows = quality(cfg, args.minutes, args.split, args.name, args.beams)
     print(table(rows))
     for found in rows if args.json else []:
         add_row(args.json, found)
