@@ -172,7 +172,9 @@ def test_the_loss_is_the_mean_over_real_candidates(run: tuple[Path, Config]) -> 
                 mean = (one @ net.query[node]).softmax(0) @ one
                 logit = net.mlp[0]((net.first.weight @ mean + net.first.bias).relu())
                 terms.append(binary_cross_entropy_with_logits(logit, torch.full_like(logit, float(true))))
-    assert float(head.loss(states, ready)) == pytest.approx(float(torch.stack(terms).mean()), rel=1e-5)
+    assert float(head.loss(states, ready).detach()) == pytest.approx(
+        float(torch.stack(terms).mean().detach()), rel=1e-5
+    )
 
 
 def test_a_full_beam_of_sure_parents_ranks_as_without_a_tree(run: tuple[Path, Config]) -> None:
