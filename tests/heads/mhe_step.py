@@ -13,10 +13,11 @@ import torch
 
 from dexml.config import Config
 from dexml.data.batching import Batch
-from dexml.distributed import GradientReduction, World, launch, leave
+from dexml.distributed import World, launch, leave
 from dexml.heads.features import FeatureHead
 from dexml.session import Session
 from tests.helpers.models import toy_config
+from tests.helpers.step import accumulated
 
 BASE = {"net": "mhe", "doc_layers": 2, "doc_dropout": 0.2, "mhe_order": "random", "mhe_lengths": "5x6"}
 CASCADE = {**BASE, "mhe_kind": "cascade", "mhe_open": 2, "mhe_dim": 7}
@@ -56,15 +57,8 @@ def step(cfg: Config, world: World) -> dict[str, np.ndarray]:
     head.fit_structure(session.embedder())
     predictions = session.evaluate("tst")["tst"][1]
     session.encoder.train()
-    reduction = GradientReduction(world, head.shared)
     batch = Batch(np.arange(3, 14) * 11 % 200, epoch=1, step=7)
-    losses = []
-    for part in (batch.split(2)[0], batch):  # the first too small for three ranks
-        for p in (*head.shared, *head.own.values()):
-            p.grad = None
-        stats = head.accumulate(head.prepare(part), reduction=reduction if world.size > 1 else None)
-        reduction.finish()
-        losses.append(stats.loss)
+    losses = accumulated(head, world, batch)
     found = {"loss": np.array(losses), "ids": predictions.ids, "scores": predictions.scores}
     found |= {name: p.grad.numpy() for name, p in head.model.named_parameters() if p.grad is not None}
     for name, p in head.own.items():

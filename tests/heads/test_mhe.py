@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,12 @@ from dexml.heads.mhe import MultiHead
 from dexml.heads.structure import Belonging
 from dexml.hub.bundle import Bundle
 from dexml.session import Session
-from dexml.training.checkpoint import checkpoints
 from dexml.training.evaluate import Evaluation, evaluate
 from dexml.training.target import Target
-from dexml.training.trainer import Trainer
 from tests.heads.mhe_examples import make, ready, tensor
 from tests.helpers.datasets import make_toy, write_dataset
 from tests.helpers.models import make_model, toy_config
-from tests.training.runs import assert_same_result, config, train
+from tests.training.runs import assert_goes_on_bit_for_bit, config, train
 
 NET = {"net": "mhe", "doc_layers": 2, "doc_dropout": 0.1, "clf_lr": 0.03}
 KINDS: dict[str, dict[str, Any]] = {
@@ -63,13 +60,7 @@ def test_a_toy_set_is_learnt(run: Config) -> None:
 
 
 def test_a_killed_run_goes_on_bit_for_bit(run: Config, tmp_path: Path) -> None:
-    shutil.copytree(run.out_dir, tmp_path / "whole")
-    for path in checkpoints(run.out_dir / "checkpoints")[1:]:
-        shutil.rmtree(path)
-    (run.out_dir / "metrics.json").unlink()
-    Trainer(run).fit()
-    assert "resuming from" in (run.out_dir / "log.txt").read_text()
-    assert_same_result(run.out_dir, tmp_path / "whole")
+    assert_goes_on_bit_for_bit(run, tmp_path)
 
 
 def test_the_bundle_predicts_as_the_run_did(run: Config) -> None:

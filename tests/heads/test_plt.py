@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ from dexml.heads.plttree import log_odds
 from dexml.heads.tree import LabelTree, TreeError
 from dexml.hub.bundle import Bundle
 from dexml.session import Session
-from dexml.training.checkpoint import checkpoints
 from dexml.training.evaluate import Evaluation, evaluate
 from dexml.training.target import Target
-from dexml.training.trainer import Trainer
 from tests.heads.plt_step import NET
 from tests.heads.trees import T, naive_path
 from tests.helpers.datasets import write_dataset
 from tests.helpers.models import make_model, toy_config
-from tests.training.runs import assert_same_result, config, train
+from tests.training.runs import assert_goes_on_bit_for_bit, config, train
 
 C1 = torch.tensor([0.9, 0.8, 0.5, 0.5, 0.25, 0.9, 0.1], dtype=torch.float64)
 LOSSES = {(): 2.302585, (0,): 2.002481, (0, 3): 6.607651}
@@ -237,13 +234,7 @@ def test_a_run_learns_exports_and_is_evaluated_again(root: Path) -> None:
 def test_a_killed_run_goes_on_bit_for_bit(root: Path, tmp_path: Path, table: str) -> None:
     keys = {**RUN, "plt_table": table, "num_epochs": 2, "eval_interval": 1, "save_interval": 3, "save_keep": 9}
     cfg, _ = train(root, **keys, expname=f"killed-{table}")
-    shutil.copytree(cfg.out_dir, tmp_path / "whole")
-    for path in checkpoints(cfg.out_dir / "checkpoints")[1:]:
-        shutil.rmtree(path)
-    (cfg.out_dir / "metrics.json").unlink()
-    Trainer(cfg).fit()
-    assert "resuming from" in (cfg.out_dir / "log.txt").read_text()
-    assert_same_result(cfg.out_dir, tmp_path / "whole")
+    assert_goes_on_bit_for_bit(cfg, tmp_path)
 
 
 def test_weights_of_another_tree_are_refused(root: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,10 @@ from dexml.heads import plt_labelwise
 from dexml.heads.plt_labelwise import LabelwisePLT
 from dexml.hub.bundle import Bundle
 from dexml.session import Session
-from dexml.training.checkpoint import checkpoints
-from dexml.training.trainer import Trainer
 from tests.heads.attention_step import PLT
 from tests.heads.trees import naive_path
 from tests.helpers.models import toy_config
-from tests.training.runs import assert_same_result, config, train
+from tests.training.runs import assert_goes_on_bit_for_bit, config, train
 
 STILL = {**PLT, "word_dropout": 0.0, "lstm_dropout": 0.0}
 
@@ -177,13 +174,7 @@ def test_on_a_transformer(root: Path) -> None:
 def test_a_killed_run_goes_on_bit_for_bit(root: Path, tmp_path: Path) -> None:
     keys = {**RUN, "num_epochs": 2, "eval_interval": 1, "save_interval": 3, "save_keep": 9, "optim": "lazyadam"}
     cfg, _ = train(root, **keys, expname="killed")
-    shutil.copytree(cfg.out_dir, tmp_path / "whole")
-    for path in checkpoints(cfg.out_dir / "checkpoints")[1:]:
-        shutil.rmtree(path)
-    (cfg.out_dir / "metrics.json").unlink()
-    Trainer(cfg).fit()
-    assert "resuming from" in (cfg.out_dir / "log.txt").read_text()
-    assert_same_result(cfg.out_dir, tmp_path / "whole")
+    assert_goes_on_bit_for_bit(cfg, tmp_path)
 
 
 def test_weights_of_another_tree_are_refused(root: Path) -> None:

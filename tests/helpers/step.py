@@ -14,6 +14,7 @@ import torch
 from dexml.config import Config
 from dexml.data.batching import Batch
 from dexml.distributed import GradientReduction, World, launch, leave
+from dexml.heads.base import Head
 from dexml.labels.policy import Shortlist
 from dexml.session import Session
 from dexml.training.checkpoint import TrainState
@@ -56,19 +57,25 @@ def gradients(root: Path, world: World) -> dict[str, np.ndarray]:
         if isinstance(head.side, Shortlist):
             lists = np.random.default_rng(5).integers(0, trn.relevance.shape[1], (len(trn), 6))
             head.side.lists = lists.astype(np.int32)
-        reduction = GradientReduction(world, head.shared)
-        batch, losses = Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7), []
-        for part in (batch.split(2)[0], batch):  # the first too small for three ranks
-            for p in (*head.shared, *head.own.values()):
-                p.grad = None
-            stats = head.accumulate(head.prepare(part), reduction=reduction if world.size > 1 else None)
-            reduction.finish()
-            losses.append(stats.loss)
+        batch = Batch(np.arange(3, 14) * 11 % len(trn), epoch=1, step=7)
+        losses = accumulated(head, world, batch)
         found[f"{case}/loss"] = np.array(losses)
         found |= {f"{case}/{n}": p.grad.numpy() for n, p in encoder.named_parameters() if p.grad is not None}
         if head.own:
             found |= {f"{case}/{name}": value for name, value in own(cfg, session, batch).items()}
     return found
+
+
+def accumulated(head: Head, world: World, batch: Batch) -> list[float]:
+    """Losses of two points, too few for three ranks, and of the batch, whose gradient is left."""
+    reduction, losses = GradientReduction(world, head.shared), []
+    for part in (batch.split(2)[0], batch):  # the first too small for three ranks
+        for p in (*head.shared, *head.own.values()):
+            p.grad = None
+        stats = head.accumulate(head.prepare(part), reduction=reduction if world.size > 1 else None)
+        reduction.finish()
+        losses.append(stats.loss)
+    return losses
 
 
 def own(cfg: Config, session: Session, batch: Batch) -> dict[str, np.ndarray]:

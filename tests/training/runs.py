@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,17 @@ def assert_same_result(one: Path, two: Path) -> None:
         assert tensors.keys() == b["tensors"][file].keys()
         for name, value in tensors.items():
             assert torch.equal(value, b["tensors"][file][name]), f"{file}: {name}"
+
+
+def assert_goes_on_bit_for_bit(cfg: Config, folder: Path) -> None:
+    """A finished run, taken back to its first checkpoint, ends as it did; `folder` is for a copy."""
+    shutil.copytree(cfg.out_dir, folder / "whole")
+    for path in checkpoints(cfg.out_dir / "checkpoints")[1:]:
+        shutil.rmtree(path)
+    (cfg.out_dir / "metrics.json").unlink()
+    Trainer(cfg).fit()
+    assert "resuming from" in (cfg.out_dir / "log.txt").read_text()
+    assert_same_result(cfg.out_dir, folder / "whole")
 
 
 class Killed(Exception):
