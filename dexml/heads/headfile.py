@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -38,27 +40,32 @@ def read_head(
         DataError: there is no such file, it cannot be read, or another head wrote it.
         ConfigError: it was trained with other labels.
     """
-    path = folder / HEAD
-    try:
-        with safe_open(path, "pt") as file:
-            facts = file.metadata() or {}
-            if facts.get("head") != name:
-                raise DataError(f"{path} is of the head {facts.get('head')}, the config asks for {name}")
-            if facts.get("labels") != _digest(labels):
-                raise ConfigError(
-                    f"{folder} predicts the labels that it was trained with and no others, but here are other ones "
-                    f"({len(labels)}): evaluate it on data with its own labels"
-                )
-            net = {key.removeprefix(NET): file.get_tensor(key) for key in file.keys() if key.startswith(NET)}  # noqa: SIM118
-            return net, {key: file.get_slice(f"{TABLE}{key}")[span] for key, span in rows.items()}
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read ({error}): export the model again") from error
+    with _opened(folder) as file:
+        facts = file.metadata() or {}
+        if facts.get("head") != name:
+            raise DataError(f"{folder / HEAD} is of the head {facts.get('head')}, the config asks for {name}")
+        if facts.get("labels") != _digest(labels):
+            raise ConfigError(
+                f"{folder} predicts the labels that it was trained with and no others, but here are other ones "
+                f"({len(labels)}): evaluate it on data with its own labels"
+            )
+        net = {key.removeprefix(NET): file.get_tensor(key) for key in file.keys() if key.startswith(NET)}  # noqa: SIM118
+        return net, {key: file.get_slice(f"{TABLE}{key}")[span] for key, span in rows.items()}
 
 
 def read_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that the head was trained with, by their names."""
-    with safe_open(folder / HEAD, "pt") as file:
+    """SHA-256 of the files that the head was trained with, by their names; DataError if there is no such file."""
+    with _opened(folder) as file:
         return json.loads((file.metadata() or {}).get("sha256", "{}"))
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Any]:
+    try:
+        with safe_open(folder / HEAD, "pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{folder / HEAD} cannot be read ({error}): export the model again") from error
 
 
 def _digest(labels: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dexml.data.files import DataError
 from dexml.distributed import World
 from dexml.heads import plt_labelwise
 from dexml.heads.plt_labelwise import LabelwisePLT
+from dexml.heads.tree import TreeError
 from dexml.hub.bundle import Bundle
 from dexml.session import Session
 from tests.heads.attention_step import PLT
@@ -163,6 +165,11 @@ def test_a_run_learns_exports_and_predicts(root: Path) -> None:
     (text,) = Session(cfg, World()).dataset.tst.texts[:1]
     ((best, score), *_) = bundle.predict([text], k=3)[0]
     assert best in bundle.labels and 0 < score <= 1
+    for name in ("head.safetensors", "tree.safetensors"):
+        broken = Path(shutil.copytree(cfg.out_dir / "best", root / f"broken {name}"))
+        (broken / name).write_bytes((broken / name).read_bytes()[:100])
+        with pytest.raises((DataError, TreeError), match=f"{name}.*again"):
+            Bundle.load(broken)
 
 
 def test_on_a_transformer(root: Path) -> None:
